@@ -1,0 +1,1 @@
+"""Large-step maps made from potentials."""

@@ -1,0 +1,131 @@
+"""Neighbour edges: pairs found by `vesin` under real periodic boundaries, edge vectors built in torch.
+
+Pairs are discrete and carry no gradient; the vectors D = q_j − q_i + S·cell are plain torch, so energies made
+from them are differentiable to any order. Periodic images are explicit: an atom may be its own neighbour, and a
+cell smaller than the cutoff is as good as a large one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import torch
+import vesin
+from torch import Tensor
+
+from actionlearn.errors import InvalidInput
+from actionlearn.state import PhaseState
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Edges:
+    """Directed pairs i → j of a state, sorted by i.
+
+    | symbol | field     | shape      | unit |
+    |--------|-----------|------------|------|
+    | i      | `centre`  | (edges,)   |      |
+    | j      | `other`   | (edges,)   |      |
+    | S      | `shifts`  | (edges, 3) | cells|
+    | S·cell | `offsets` | (edges, 3) | Å    |
+    """
+
+    centre: Tensor
+    other: Tensor
+    shifts: Tensor
+    offsets: Tensor
+
+    def vectors(self, positions: Tensor) -> Tensor:
+        """D = q_j − q_i + S·cell, (edges, 3), differentiable in the positions."""
+        return positions.index_select(0, self.other) - positions.index_select(0, self.centre) + self.offsets
+
+    def __len__(self) -> int:
+        """Number of directed pairs."""
+        return self.centre.shape[0]
+
+
+def find_edges(state: PhaseState, cutoff: float, *, half: bool = False) -> Edges:
+    """All pairs closer than `cutoff`, periodic images included.
+
+    With `half`, each pair comes once instead of in both directions.
+    """
+    q = state.positions.detach().cpu().to(torch.float64).numpy()
+    cells = state.cell.detach().cpu().to(torch.float64).numpy()
+    pbc = state.pbc.cpu().numpy()
+    if q.shape[1] < 3:
+        q = np.concatenate([q, np.zeros((len(q), 3 - q.shape[1]))], axis=1)
+    counts = state.atoms_per_system.tolist()
+    search = vesin.NeighborList(cutoff=cutoff, full_list=not half, sorted=True)
+    centres, others, shifts = [], [], []
+    first = 0
+    for k, count in enumerate(counts):
+        points = q[first : first + count]
+        # without a direction to repeat in, vesin still wants a box of full rank
+        cell = _complete_cell(cells[k], pbc[k])
+        i, j, s = search.compute(points, cell, pbc[k], quantities="ijS")
+        centres.append(i.astype(np.int64) + first)
+        others.append(j.astype(np.int64) + first)
+        shifts.append(s.astype(np.float64))
+        first += count
+    device = state.positions.device
+    centre = torch.from_numpy(np.concatenate(centres)).to(device)
+    shift = torch.from_numpy(np.concatenate(shifts)).to(device, state.positions.dtype)
+    if len(counts) == 1:
+        offsets = shift @ state.cell[0]
+    else:
+        offsets = torch.einsum("ea,eab->eb", shift, state.cell[state.system[centre]])
+    dims = state.positions.shape[1]
+    return Edges(centre, torch.from_numpy(np.concatenate(others)).to(device), shift, offsets[:, :dims].detach())
+
+
+def _complete_cell(cell: np.ndarray, pbc: np.ndarray) -> np.ndarray:
+    """Replace the vectors of directions that do not repeat by unit vectors normal to those that do."""
+    cell = cell.copy()
+    kept = [cell[d] for d in range(3) if pbc[d]]
+    for d in range(3):
+        if not pbc[d]:
+            basis = np.linalg.svd(np.array(kept).reshape(-1, 3))[2][len(kept)]
+            cell[d] = basis
+            kept.append(basis)
+    return cell
+
+
+class NeighbourList:
+    """Edges that are kept while they are still complete.
+
+    Pairs are searched out to cutoff + skin. They stay complete until two atoms may have approached each other by
+    more than the skin since the search, that is until some atom has moved further than skin/2; then, or when
+    anything but the positions changes, they are searched anew. Pairs between cutoff and cutoff + skin are part of
+    what is returned, so whatever uses them must vanish smoothly at the cutoff.
+    """
+
+    def __init__(self, cutoff: float, skin: float = 0.5, *, half: bool = False) -> None:
+        """Search within `cutoff` + `skin` (Å), each pair once if `half`."""
+        if not (cutoff > 0 and skin >= 0):
+            raise InvalidInput(f"cutoff must be positive and skin not negative, got {cutoff} and {skin} Å")
+        self.cutoff = cutoff
+        self.skin = skin
+        self.half = half
+        self.searches = 0
+        self._at: PhaseState | None = None
+        self._edges: Edges | None = None
+
+    def __call__(self, state: PhaseState) -> Edges:
+        """Edges of the state, searched only when needed."""
+        if self._edges is None or not self._still_complete(state):
+            self._edges = find_edges(state, self.cutoff + self.skin, half=self.half)
+            self._at = state.moved(state.positions.detach().clone(), state.momenta)
+            self.searches += 1
+        return self._edges
+
+    def _still_complete(self, state: PhaseState) -> bool:
+        at = self._at
+        assert at is not None
+        if state.positions.shape != at.positions.shape or state.positions.dtype != at.positions.dtype:
+            return False
+        for name in ("system", "cell", "pbc"):
+            mine, new = getattr(at, name), getattr(state, name)
+            if mine is not new and not torch.equal(mine, new):
+                return False
+        moved = (state.positions.detach() - at.positions).square().sum(1).max()
+        return bool(moved <= (0.5 * self.skin) ** 2)

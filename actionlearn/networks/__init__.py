@@ -1,0 +1,1 @@
+"""Scalar networks that potentials and actions are made of."""
