@@ -6,6 +6,9 @@ from actionlearn.schemes import Splitting, Verlet
 from actionlearn.state import PhaseState
 from actionlearn.structure import (
     angular_momentum_drift,
+    as_step,
+    energy_drift,
+    equipartition,
     estimate_symplectic_defect,
     momentum_drift,
     reversal_error,
@@ -22,6 +25,9 @@ __all__ = [
     "Splitting",
     "Verlet",
     "angular_momentum_drift",
+    "as_step",
+    "energy_drift",
+    "equipartition",
     "estimate_symplectic_defect",
     "find_edges",
     "momentum_drift",

@@ -1,11 +1,18 @@
+import numpy as np
 import pytest
 import torch
+from ase import units as ase_units
+from ase.build import bulk
+from ase.calculators.emt import EMT
+from ase.constraints import FixAtoms
+from ase.md.verlet import VelocityVerlet
 from test_schemes import Toy, harmonic, henon_heiles, natural, orbit
 
 from actionlearn import (
     PhaseState,
     Verlet,
     angular_momentum_drift,
+    as_step,
     estimate_symplectic_defect,
     momentum_drift,
     reversal_error,
@@ -145,3 +152,34 @@ def test_questions_without_an_answer_are_refused():
         angular_momentum_drift(VERLET, periodic)
     with pytest.raises(InvalidInput, match="at least 2, not 1"):
         estimate_symplectic_defect(VERLET, state, directions=1)
+
+
+def ase_dynamics(fixed=()):
+    atoms = bulk("Cu", cubic=True)
+    atoms.numbers[0] = 79
+    atoms.set_masses("defaults")
+    atoms.calc = EMT()
+    atoms.rattle(0.1, seed=1)
+    atoms.set_momenta(np.random.default_rng(0).normal(scale=2.0, size=(4, 3)))
+    atoms.set_constraint(FixAtoms(list(fixed)))
+    return VelocityVerlet(atoms, timestep=5 * ase_units.fs)
+
+
+@pytest.mark.parametrize("fixed", [(), (1,)])
+def test_the_verlet_of_ase_passes_through_the_wrapper(fixed):
+    dynamics = ase_dynamics(fixed)
+    step, state = as_step(dynamics), PhaseState.from_atoms(dynamics.atoms)
+    assert symplectic_defect(step, state) < 1e-8  # what differences can tell
+    assert estimate_symplectic_defect(step, state, directions=4) < 1e-8
+    assert reversal_error(step, state) < 1e-12
+
+    def warmed(s):
+        after = step(s)
+        return after.moved(after.positions, 1.0001 * after.momenta)
+
+    assert symplectic_defect(warmed, state) > 1e-5 and reversal_error(warmed, state) > 1e-5
+
+
+def test_the_wrapper_wants_the_atoms_of_its_dynamics():
+    with pytest.raises(InvalidInput, match="AuCu3|Cu3Au"):
+        as_step(ase_dynamics())(cluster())

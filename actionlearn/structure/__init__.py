@@ -6,6 +6,9 @@ from actionlearn.structure.conservation import (
     momentum_reversal_error,
     reversal_error,
 )
+from actionlearn.structure.drift import Measured, energy_drift
+from actionlearn.structure.equipartition import Equipartition, equipartition, vibrational_bands
+from actionlearn.structure.foreign import as_step
 from actionlearn.structure.jacobian import (
     Step,
     estimate_symplectic_defect,
@@ -16,8 +19,13 @@ from actionlearn.structure.jacobian import (
 )
 
 __all__ = [
+    "Equipartition",
+    "Measured",
     "Step",
     "angular_momentum_drift",
+    "as_step",
+    "energy_drift",
+    "equipartition",
     "estimate_symplectic_defect",
     "jacobian_products",
     "momentum_drift",
@@ -26,4 +34,5 @@ __all__ = [
     "step_jacobian",
     "symplectic_defect",
     "symplectic_form",
+    "vibrational_bands",
 ]
