@@ -1,7 +1,16 @@
 """actionlearn: molecular dynamics with long steps taken from a learned mechanical action."""
 
 from actionlearn import potentials, schemes, structure, units
+from actionlearn.maps import (
+    CorrectedVerlet,
+    DirectPredictor,
+    DiscreteAction,
+    Displacement,
+    LatticeMap,
+    ProcessedAction,
+)
 from actionlearn.neighbours import Edges, NeighbourList, find_edges
+from actionlearn.networks import AtomicMoments
 from actionlearn.schemes import Splitting, Verlet
 from actionlearn.state import PhaseState
 from actionlearn.structure import (
@@ -19,9 +28,16 @@ from actionlearn.structure import (
 __version__ = "0.1.0"
 
 __all__ = [
+    "AtomicMoments",
+    "CorrectedVerlet",
+    "DirectPredictor",
+    "DiscreteAction",
+    "Displacement",
     "Edges",
+    "LatticeMap",
     "NeighbourList",
     "PhaseState",
+    "ProcessedAction",
     "Splitting",
     "Verlet",
     "angular_momentum_drift",

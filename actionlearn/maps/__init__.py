@@ -1,1 +1,18 @@
 """Large-step maps made from potentials."""
+
+from actionlearn.maps.corrected import CorrectedVerlet
+from actionlearn.maps.direct import DirectPredictor
+from actionlearn.maps.discrete import DiscreteAction, kick_weights
+from actionlearn.maps.lattice import LatticeMap, LatticeState
+from actionlearn.maps.processed import Displacement, ProcessedAction
+
+__all__ = [
+    "CorrectedVerlet",
+    "DirectPredictor",
+    "DiscreteAction",
+    "Displacement",
+    "LatticeMap",
+    "LatticeState",
+    "ProcessedAction",
+    "kick_weights",
+]

@@ -1,0 +1,117 @@
+"""The discrete action: an explicit long step of kicks and drifts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from scipy.integrate import newton_cotes
+from torch import Tensor, nn
+
+from actionlearn.errors import InvalidInput
+from actionlearn.potentials.protocol import Potential
+from actionlearn.state import PhaseState
+from actionlearn.units import FEMTOSECOND
+
+
+def kick_weights(stages: int) -> list[float]:
+    """Closed Newton-Cotes weights of s + 1 kicks, the first half of them: 1/2; 1/6, 4/6; 1/8, 3/8; ….
+
+    To second order in h they are what the exact action of any potential gives each kick for s = 1 and 2.
+    """
+    return [float(w) / stages for w in newton_cotes(stages)[0][: stages // 2 + 1]]
+
+
+class DiscreteAction(nn.Module):
+    """One long step from a learned discrete action with s − 1 inner points.
+
+        S_d(q₀ … q_s) = Σ_k m|q_{k+1} − q_k|² / (2h/s) − Σ_k h U_k(q_k),    U_k = U_{s−k}
+
+    is stationary along kicks and drifts, K D K D … K:
+
+        p += h F_k(q),    q += (h/s) p/m,    F_k = −∂U_k/∂q
+
+    | symbol    | variable          | shape         | unit |
+    |-----------|-------------------|---------------|------|
+    | U_0 … U_⌊s/2⌋ | `potentials`  | one each      | eV   |
+    | s         | `stages`          |               |      |
+    | h         | `step_fs`         |               | fs   |
+    | F         | `forces(state)`   | (atoms, dims) | eV/Å |
+
+    Symplectic and reversible for any U_k. Explicit, s gradients a step: the last kick of a step is the first of the
+    next one while nothing else changes the positions. Total momentum is conserved if the U_k are invariant under
+    translation, angular momentum if under rotation. Marsden and West, Acta Numerica 10 (2001) 357, §1.
+
+    `extra` potentials, not learned, join every kick with Newton-Cotes weights: biases, restraints, external fields.
+    """
+
+    kind = "discrete"
+
+    def __init__(
+        self,
+        potentials: Sequence[Potential],
+        *,
+        step_fs: float,
+        stages: int | None = None,
+        extra: Sequence[Potential] = (),
+        species: Sequence[int] = (),
+        masses: dict[int, float] | None = None,
+    ) -> None:
+        """Kick potentials U_0 … U_⌊s/2⌋; with `stages` left out, one potential means s = 1 and two s = 2."""
+        super().__init__()
+        if stages is None:
+            stages = {1: 1, 2: 2}.get(len(potentials), 0)
+        if stages < 1 or len(potentials) != stages // 2 + 1:
+            raise InvalidInput(
+                f"{len(potentials)} kick potentials with stages={stages}: a step of s stages takes s//2 + 1 potentials"
+            )
+        if not step_fs > 0:
+            raise InvalidInput(f"step_fs must be positive, got {step_fs}")
+        self.potentials = list(potentials)
+        self.extra = list(extra)
+        self.step_fs, self.stages = float(step_fs), stages
+        self.species, self.masses = tuple(species), dict(masses or {})
+        # registered so that parameters() and to() reach networks; potentials need not be modules
+        self.parts = nn.ModuleList({id(u): u for u in potentials if isinstance(u, nn.Module)}.values())
+        self._weights = kick_weights(stages)
+        self._last: tuple[Any, ...] | None = None
+
+    def forward(self, state: PhaseState) -> PhaseState:
+        """One step."""
+        return self.step(state)
+
+    def step(self, state: PhaseState, n: int = 1) -> PhaseState:
+        """N long steps."""
+        h, s = self.step_fs * FEMTOSECOND, self.stages
+        force = self._first_force(state)
+        for _ in range(n):
+            for k in range(s):
+                state = state.kick(h * force).drift(h / s)
+                force = self.stage_force(min(k + 1, s - k - 1), state)
+            state = state.kick(h * force)
+        self._remember(state, force)
+        return state
+
+    def stage_force(self, stage: int, state: PhaseState) -> Tensor:
+        """F_k of one stage, extra potentials included, eV/Å."""
+        force = self.potentials[stage].forces(state)
+        for potential in self.extra:
+            force = force + self._weights[stage] * potential.forces(state)
+        return force
+
+    def forget(self) -> None:
+        """Drop the kept first force; call it after changing a potential in place."""
+        self._last = None
+
+    def _first_force(self, state: PhaseState) -> Tensor:
+        if self._last is not None:
+            q, version, cell, numbers, force = self._last
+            same = q is state.positions and version == q._version and cell is state.cell and numbers is state.numbers
+            if same:
+                return force
+        return self.stage_force(0, state)
+
+    def _remember(self, state: PhaseState, force: Tensor) -> None:
+        """Keep the last force for the next step, unless gradients flow through it."""
+        q = state.positions
+        self._last = None if force.requires_grad else (q, q._version, state.cell, state.numbers, force)

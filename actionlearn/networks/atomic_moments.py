@@ -1,0 +1,338 @@
+"""A local, smooth, invariant scalar of species, positions and, if asked, momenta."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from actionlearn.errors import InvalidInput, UnsupportedSystem
+from actionlearn.neighbours import Edges, NeighbourList
+from actionlearn.potentials.protocol import forces_from_energy
+from actionlearn.state import PhaseState
+
+
+class AtomicMoments(nn.Module):
+    """Energies from products of the Cartesian moments of each atom's neighbourhood.
+
+    With D the vector from atom i to its neighbour j, r = |D|, u = D/r, e_j the species of j, B_b(r) radial
+    functions that vanish with three derivatives at the cutoff, and W learned:
+
+        M^l_i  = Σ_j B_b(r) e_j ⊗ {1, u, u⊗u}                        moments of rank l = 0, 1, 2
+        a^l_i  = W^l(Z_i) M^l_i                                        channels, twice: left and right
+        x_i    = a⁰, a¹·a¹, a²:a², a¹·a²·a¹                            invariants
+        E_i    = MLP(x_i) + linear(x_i),     E = Σ_i E_i
+
+    A second layer repeats this with B_b(r) e_j replaced by learned radial functions times features of j.
+    With `momenta`, moments odd under time reversal join in, {v_ij, v_ij·u, u⊗v_ij} with v_ij = v_j − v_i, and only
+    ever enter in pairs: the scalar is even in the momenta and does not see the centre of mass move.
+
+    | symbol | variable   | shape                      | unit |
+    |--------|------------|----------------------------|------|
+    | D      | `D`        | (atoms, neighbours, 3)     | Å    |
+    | B e    | `radial`   | (atoms, neighbours, B·S)   |      |
+    | 1,u,uu | `angular`  | (atoms, neighbours, 13)    |      |
+    | a      | `a`        | (atoms, 2C, …)             |      |
+    | x      | `x`        | (atoms, features)          |      |
+    | E      | `energies` | (systems, heads)           | eV   |
+
+    Invariant under translation, rotation, inversion and permutation of like atoms; smooth (C³) in the positions.
+    The last layer starts at zero: an untrained network is the zero potential and a map made of it free flight.
+    """
+
+    table: Tensor
+    frequencies: Tensor
+    identity: Tensor
+    shift: Tensor
+    scale: Tensor
+    velocity_scale: Tensor
+    moment_scale: Tensor
+
+    def __init__(
+        self,
+        species: Sequence[int],
+        *,
+        cutoff: float = 5.0,
+        radial: int = 8,
+        channels: int = 16,
+        hidden: int = 64,
+        layers: int = 1,
+        heads: int = 1,
+        momenta: bool = False,
+        skin: float = 0.4,
+        dtype: torch.dtype = torch.float64,
+    ) -> None:
+        """A network for the atomic numbers `species`, with `heads` energies that share all but the last layer."""
+        super().__init__()
+        if not species or len(set(species)) != len(species):
+            raise InvalidInput(f"species must be distinct atomic numbers, at least one, got {list(species)}")
+        if layers not in (1, 2):
+            raise InvalidInput(f"layers must be 1 or 2, got {layers}")
+        self.species = tuple(int(z) for z in species)
+        self.options = {
+            "cutoff": cutoff,
+            "radial": radial,
+            "channels": channels,
+            "hidden": hidden,
+            "layers": layers,
+            "heads": heads,
+            "momenta": momenta,
+            "skin": skin,
+        }
+        self.cutoff, self.channels, self.heads, self.momenta = cutoff, channels, heads, momenta
+        self.neighbours = NeighbourList(cutoff, skin)
+        self._padded: tuple[Edges, PhaseState, Neighbourhood] | None = None
+        n_species, C = len(species), channels
+        ranks = 6 if momenta else 3
+
+        table = torch.full((119,), -1, dtype=torch.int64)
+        table[list(self.species)] = torch.arange(n_species)
+        self.register_buffer("table", table, persistent=False)
+        self.register_buffer(
+            "frequencies", math.pi / cutoff * torch.arange(1, radial + 1, dtype=dtype), persistent=False
+        )
+        self.register_buffer("identity", torch.eye(n_species, dtype=dtype), persistent=False)
+        n_features = (8 if momenta else 4) * C
+        width = radial * n_species
+        self.mix = nn.ParameterList(
+            [nn.Parameter(torch.randn(n_species, width, ranks * 2 * C, dtype=dtype) / math.sqrt(width))]
+        )
+        if layers == 2:
+            self.mix.append(nn.Parameter(torch.randn(n_species, C, ranks * 2 * C, dtype=dtype) / math.sqrt(C)))
+            self.send = nn.Linear(n_features, C, dtype=dtype)
+            self.radial_mix = nn.Parameter(torch.randn(radial, C, dtype=dtype) / math.sqrt(radial))
+        total = n_features * layers + n_species
+        self.register_buffer("shift", torch.zeros(layers, n_features, dtype=dtype))
+        self.register_buffer("scale", torch.ones(layers, n_features, dtype=dtype))
+        self.hidden_in = nn.Linear(total, hidden, dtype=dtype)
+        self.hidden_out = nn.Linear(hidden, hidden, dtype=dtype)
+        self.readout = nn.Linear(hidden + total, heads, bias=False, dtype=dtype)
+        nn.init.zeros_(self.readout.weight)
+        self.register_buffer("velocity_scale", torch.tensor(1.0, dtype=dtype))
+        self.register_buffer("moment_scale", torch.tensor(1.0 / math.sqrt(10.0), dtype=dtype))
+
+    # --- public -----------------------------------------------------------------------------------
+
+    def energy(self, state: PhaseState) -> Tensor:
+        """The first head's energy, one number per system, eV."""
+        return self.energies(state)[:, 0]
+
+    def forces(self, state: PhaseState) -> Tensor:
+        """−∂E/∂q of the first head, (atoms, 3), eV/Å."""
+        return forces_from_energy(self.energy, state)
+
+    def energies(self, state: PhaseState) -> Tensor:
+        """All heads, (systems, heads), eV."""
+        return state.sum_by_system(self.atom_energies(state))
+
+    def head(self, *coefficients: float) -> Head:
+        """A potential that is this linear combination of the heads."""
+        return Head(self, coefficients)
+
+    def randomise(self, scale: float = 1.0, seed: int = 0) -> AtomicMoments:
+        """Give the last layer random weights, so that the potential is smooth noise of about `scale` eV per atom."""
+        generator = torch.Generator().manual_seed(seed)
+        weight = self.readout.weight
+        with torch.no_grad():
+            noise = torch.randn(weight.shape, generator=generator, dtype=weight.dtype)
+            weight.copy_(noise * scale / math.sqrt(weight.shape[1]))
+        return self
+
+    @torch.no_grad()
+    def calibrate(self, states: Sequence[PhaseState]) -> AtomicMoments:
+        """Set the fixed scales of the features so that each has mean 0 and spread 1 over these states."""
+        if self.momenta:
+            v = torch.cat([s.velocities[~s.fixed] for s in states])
+            self.velocity_scale.copy_(v.square().mean().sqrt().clamp_min(1e-12))
+        inside = [(s, self._neighbourhood(s)) for s in states]
+        counts = torch.cat([n.count_within(s.positions, self.cutoff) for s, n in inside])
+        self.moment_scale.copy_(1.0 / counts.to(self.moment_scale.dtype).mean().clamp_min(1.0).sqrt())
+        for layer in range(self.shift.shape[0]):
+            self.shift[layer], self.scale[layer] = 0.0, 1.0
+            x = torch.cat([self._features(s, upto=layer)[layer] for s in states])
+            self.shift[layer] = x.mean(0)
+            self.scale[layer] = 1.0 / x.std(0).clamp_min(1e-4 * x.abs().max().clamp_min(1e-12))
+        return self
+
+    # --- the scalar -------------------------------------------------------------------------------
+
+    def atom_energies(self, state: PhaseState) -> Tensor:
+        """Each atom's share of the energies, (atoms, heads), eV."""
+        x = torch.cat([*self._features(state, upto=len(self.mix) - 1), self._one_hot(state)], dim=1)
+        hidden = nn.functional.silu(self.hidden_in(x))
+        hidden = nn.functional.silu(self.hidden_out(hidden))
+        return self.readout(torch.cat([hidden, x], dim=1))
+
+    def _features(self, state: PhaseState, upto: int) -> list[Tensor]:
+        """Standardised invariants of layers 0 … upto, each (atoms, features)."""
+        return self._layers(state, upto)[0]
+
+    def features_and_vectors(self, state: PhaseState) -> tuple[Tensor, Tensor]:
+        """Invariants of all layers (atoms, features) and equivariant vectors of the last one (atoms, vectors, 3).
+
+        For maps that are not made of a scalar; the vectors are odd under inversion, and mixed in time parity where
+        the network sees momenta.
+        """
+        features, moments = self._layers(state, len(self.mix) - 1)
+        a0, a1, a2, *odd = moments
+        C = self.channels
+        vectors = [a1, _turn(a2[:, :C], a1[:, C:])]
+        if odd:
+            o0, o1, o2 = odd
+            vectors += [o1, _turn(a2[:, :C], o1[:, C:]), o0[:, :C, None] * a1[:, :C], _turn(o2[:, :C], a1[:, C:])]
+        return torch.cat([*features, self._one_hot(state)], dim=1), torch.cat(vectors, dim=1)
+
+    def _layers(self, state: PhaseState, upto: int) -> tuple[list[Tensor], list[Tensor]]:
+        """Invariants of layers 0 … upto and the channel moments of the last."""
+        around = self._neighbourhood(state)
+        n, k = around.other.shape
+        D = around.vectors(state.positions)
+        r = D.square().sum(2, keepdim=True).sqrt()
+        u = D / r
+        waves = torch.sin(r * self.frequencies) * (_smooth_step(r / self.cutoff) / r)
+        if len(self.species) == 1:
+            radial = waves
+        else:
+            radial = (waves.unsqueeze(3) * around.species.unsqueeze(2)).view(n, k, -1)
+        columns = [torch.ones_like(r), u, (u.unsqueeze(3) * u.unsqueeze(2)).view(n, k, 9)]
+        if self.momenta:
+            velocities = state.velocities / self.velocity_scale
+            v = velocities[around.other] - velocities.unsqueeze(1)
+            columns += [(v * u).sum(2, keepdim=True), v, (u.unsqueeze(3) * v.unsqueeze(2)).view(n, k, 9)]
+        angular = torch.cat(columns, dim=2)
+
+        features: list[Tensor] = []
+        channels: list[Tensor] = []
+        for layer in range(upto + 1):
+            if layer == 1:
+                sent = self.send(features[0])
+                radial = (waves.view(n * k, -1) @ self.radial_mix).view(n, k, -1) * sent[around.other]
+            moments = torch.bmm(radial.transpose(1, 2), angular) * self.moment_scale
+            channels = self._channels(moments, self.mix[layer][self._index(state)])
+            features.append((self._invariants(channels) - self.shift[layer]) * self.scale[layer])
+        return features, channels
+
+    def _channels(self, moments: Tensor, mix: Tensor) -> list[Tensor]:
+        """Left and right channels of every rank, each (atoms, 2C, components); even ranks first, then odd ones."""
+        columns = [slice(0, 1), slice(1, 4), slice(4, 13), slice(13, 14), slice(14, 17), slice(17, 26)]
+        weights = mix.view(mix.shape[0], mix.shape[1], -1, 2 * self.channels)
+        a = [
+            torch.bmm(weights[:, :, rank].transpose(1, 2), moments[:, :, columns[rank]])
+            for rank in range(weights.shape[2])
+        ]
+        a[0] = a[0].squeeze(2)
+        if self.momenta:
+            a[3] = a[3].squeeze(2)
+        return a
+
+    def _invariants(self, channels: list[Tensor]) -> Tensor:
+        """Products of channels that change neither under rotation nor under time reversal, (atoms, features)."""
+        C = self.channels
+        a0, a1, a2, *odd = channels
+        x = [
+            a0[:, :C],
+            (a1[:, :C] * a1[:, C:]).sum(2),
+            (a2[:, :C] * a2[:, C:]).sum(2),
+            (_turn(a2[:, :C], a1[:, C:]) * a1[:, :C]).sum(2),
+        ]
+        if odd:
+            o0, o1, o2 = odd
+            x += [
+                o0[:, :C] * o0[:, C:],
+                (o1[:, :C] * o1[:, C:]).sum(2),
+                (o2[:, :C] * o2[:, C:]).sum(2),
+                (_turn(a2[:, C:], o1[:, C:]) * o1[:, :C]).sum(2),
+            ]
+        return torch.cat(x, dim=1)
+
+    # --- neighbours and species -------------------------------------------------------------------
+
+    def _neighbourhood(self, state: PhaseState) -> Neighbourhood:
+        edges = self.neighbours(state)
+        if self._padded is not None:
+            known, at, around = self._padded
+            if known is edges and (at.numbers is state.numbers or torch.equal(at.numbers, state.numbers)):
+                return around
+        around = Neighbourhood(edges, state.n_atoms, self.cutoff, self._one_hot(state))
+        self._padded = (edges, state, around)
+        return around
+
+    def _index(self, state: PhaseState) -> Tensor:
+        index = self.table[state.numbers]
+        if (index < 0).any():
+            unknown = sorted(set(state.numbers[index < 0].tolist()))
+            raise UnsupportedSystem(
+                f"atomic numbers {unknown} are unknown to this network, it was made for {list(self.species)}: "
+                "use another model, or train one with these species"
+            )
+        return index
+
+    def _one_hot(self, state: PhaseState) -> Tensor:
+        return self.identity[self._index(state)]
+
+
+class Neighbourhood:
+    """Neighbours as a rectangle, atoms × most neighbours, so that sums over neighbours are matrix products.
+
+    Empty places point from an atom to itself with an offset beyond the cutoff, where every radial function is zero.
+    """
+
+    def __init__(self, edges: Edges, n_atoms: int, cutoff: float, species: Tensor) -> None:
+        """Lay out edges that are sorted by their centre."""
+        count = torch.bincount(edges.centre, minlength=n_atoms)
+        most = max(int(count.max()), 1)
+        first = torch.cumsum(count, 0) - count
+        slot = torch.arange(len(edges), device=count.device) - first[edges.centre]
+        own = torch.arange(n_atoms, device=count.device)
+        self.other = own.unsqueeze(1).repeat(1, most)
+        self.offsets = edges.offsets.new_zeros(n_atoms, most, 3)
+        self.offsets[..., 0] = 2.0 * cutoff
+        self.other[edges.centre, slot] = edges.other
+        self.offsets[edges.centre, slot] = edges.offsets
+        self.species = species[self.other]
+
+    def vectors(self, positions: Tensor) -> Tensor:
+        """Vectors to the neighbours, (atoms, neighbours, 3), Å."""
+        n, k = self.other.shape
+        there = positions.index_select(0, self.other.view(-1)).view(n, k, 3)
+        return there - positions.unsqueeze(1) + self.offsets
+
+    def count_within(self, positions: Tensor, cutoff: float) -> Tensor:
+        """Neighbours of each atom that are closer than the cutoff."""
+        return (self.vectors(positions).square().sum(2) < cutoff**2).sum(1)
+
+
+class Head(nn.Module):
+    """A fixed linear combination of a network's heads as a potential of its own; the network is shared."""
+
+    def __init__(self, network: AtomicMoments, coefficients: Sequence[float]) -> None:
+        """Use head h with weight `coefficients[h]`."""
+        super().__init__()
+        if len(coefficients) != network.heads:
+            raise InvalidInput(
+                f"{len(coefficients)} coefficients for a network of {network.heads} heads: give one each"
+            )
+        self.network = network
+        self.coefficients = tuple(float(c) for c in coefficients)
+
+    def energy(self, state: PhaseState) -> Tensor:
+        """Σ_h c_h E_h, one number per system, eV."""
+        energies = self.network.energies(state)
+        return (energies * energies.new_tensor(self.coefficients)).sum(1)
+
+    def forces(self, state: PhaseState) -> Tensor:
+        """−∂E/∂q, (atoms, 3), eV/Å."""
+        return forces_from_energy(self.energy, state)
+
+
+def _turn(tensors: Tensor, vectors: Tensor) -> Tensor:
+    """Rank-2 channels (atoms, C, 9) applied to vector channels (atoms, C, 3)."""
+    n, c, _ = tensors.shape
+    return (tensors.reshape(n, c, 3, 3) * vectors.unsqueeze(2)).sum(3)
+
+
+def _smooth_step(x: Tensor) -> Tensor:
+    """1 at x = 0, 0 from x = 1 on, three continuous derivatives there: (1 − x²)⁴."""
+    return (1.0 - x * x).clamp_min(0.0) ** 4
