@@ -2,5 +2,30 @@
 
 from actionlearn.potentials.metals import SecondMomentMetals
 from actionlearn.potentials.protocol import Potential, forces_from_energy
+from actionlearn.potentials.toy_states import (
+    FIGURE_EIGHT_PERIOD,
+    figure_eight,
+    henon_heiles_state,
+    kepler_period,
+    kepler_state,
+    morse_state,
+)
+from actionlearn.potentials.toys import DoubleWell, GravitationalThreeBody, Harmonic, HenonHeiles, Kepler, Morse
 
-__all__ = ["Potential", "SecondMomentMetals", "forces_from_energy"]
+__all__ = [
+    "FIGURE_EIGHT_PERIOD",
+    "DoubleWell",
+    "GravitationalThreeBody",
+    "Harmonic",
+    "HenonHeiles",
+    "Kepler",
+    "Morse",
+    "Potential",
+    "SecondMomentMetals",
+    "figure_eight",
+    "forces_from_energy",
+    "henon_heiles_state",
+    "kepler_period",
+    "kepler_state",
+    "morse_state",
+]
