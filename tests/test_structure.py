@@ -6,7 +6,7 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.constraints import FixAtoms
 from ase.md.verlet import VelocityVerlet
-from test_schemes import Toy, harmonic, henon_heiles, natural, orbit
+from test_schemes import Toy, harmonic, natural, orbit
 
 from actionlearn import (
     PhaseState,
@@ -20,6 +20,7 @@ from actionlearn import (
     symplectic_defect,
 )
 from actionlearn.errors import InvalidInput
+from actionlearn.potentials import HenonHeiles, Kepler, kepler_state
 from actionlearn.structure import momentum_reversal_error, symplectic_form
 
 
@@ -95,6 +96,18 @@ def test_differences_agree_with_reverse_mode():
     assert symplectic_defect(VERLET, state, method="differences") < 1e-8
 
 
+def test_steps_in_numpy_are_taken_by_differences():
+    def numpy_verlet(state):
+        q, p = (torch.as_tensor(x.numpy().copy()) for x in (state.positions, state.momenta))
+        return VERLET(state.moved(q, p))
+
+    assert symplectic_defect(numpy_verlet, cluster()) < 1e-8
+
+
+def test_single_precision_is_measured_as_it_is():
+    assert 1e-9 < symplectic_defect(VERLET, cluster().to(torch.float32)) < 1e-5
+
+
 def test_a_cut_graph_is_found_out():
     state = cluster()
     exact = step_jacobian(VERLET, state)
@@ -128,7 +141,7 @@ def test_only_atoms_that_move_count():
 
 def test_a_batch_of_systems_is_one_step():
     batch = PhaseState.batch([orbit(), orbit(mass=4.0)])
-    step = Verlet(Toy(henon_heiles), step_fs=natural(0.2))
+    step = Verlet(HenonHeiles(), step_fs=natural(0.2))
     assert symplectic_defect(step, batch) < 1e-13 and momentum_drift(step, batch, 3) > 1e-3
 
 
@@ -136,7 +149,9 @@ def test_momenta_are_conserved_by_a_free_cluster_alone():
     state = cluster()
     assert momentum_drift(VERLET, state, 50) < 1e-14 and angular_momentum_drift(VERLET, state, 50) < 1e-13
     assert angular_momentum_drift(euler, state, 50) > 1e-4
-    flat = Verlet(Toy(henon_heiles), step_fs=natural(0.2))
+    planet = Verlet(Kepler(), step_fs=natural(0.05))
+    assert angular_momentum_drift(planet, kepler_state(Kepler(), 0.3), 100) < 1e-13
+    flat = Verlet(HenonHeiles(), step_fs=natural(0.2))
     assert angular_momentum_drift(flat, orbit(), 20) > 1e-2
 
 

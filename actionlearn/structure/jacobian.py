@@ -143,7 +143,10 @@ class _Graph:
         with torch.enable_grad():
             q = state.positions.detach().clone().requires_grad_()
             p = state.momenta.detach().clone().requires_grad_()
-            out = _flat(step(state.moved(q, p)))
+            try:
+                out = _flat(step(state.moved(q, p)))
+            except RuntimeError:  # such as numpy refusing tensors with a graph; differences meet any other cause again
+                return None
         return cls((q, p), out, ~state.fixed) if out.requires_grad else None
 
     def pull(self, weights: Tensor, *, create_graph: bool = False, batched: bool = False) -> Tensor:
