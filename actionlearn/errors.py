@@ -25,6 +25,10 @@ class CalculatorFailed(ActionlearnError, RuntimeError):
     """A base potential raised or returned non-finite numbers."""
 
 
+class NotDifferentiable(ActionlearnError, RuntimeError):
+    """A derivative was asked of something that has none, such as the forces of an external program."""
+
+
 class NonFinite(ActionlearnError, ArithmeticError):
     """A step produced numbers that are not finite."""
 

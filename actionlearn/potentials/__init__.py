@@ -1,5 +1,7 @@
 """Base potentials: what the reference trajectories are made with."""
 
+from actionlearn.potentials.ase_calculator import ASEPotential
+from actionlearn.potentials.lennard_jones import LennardJones
 from actionlearn.potentials.metals import SecondMomentMetals
 from actionlearn.potentials.protocol import Potential, forces_from_energy
 from actionlearn.potentials.toy_states import (
@@ -14,11 +16,13 @@ from actionlearn.potentials.toys import DoubleWell, GravitationalThreeBody, Harm
 
 __all__ = [
     "FIGURE_EIGHT_PERIOD",
+    "ASEPotential",
     "DoubleWell",
     "GravitationalThreeBody",
     "Harmonic",
     "HenonHeiles",
     "Kepler",
+    "LennardJones",
     "Morse",
     "Potential",
     "SecondMomentMetals",

@@ -6,12 +6,10 @@ import math
 from collections.abc import Sequence
 
 import torch
-from ase.data import atomic_numbers, chemical_symbols
 from torch import Tensor
 
 from actionlearn.errors import UnsupportedSystem
-from actionlearn.neighbours import Edges, NeighbourList
-from actionlearn.potentials.switching import check_interval, smoothstep
+from actionlearn.potentials.pairs import SpeciesPairs, SpeciesPairTable, arithmetic_mean
 from actionlearn.state import PhaseState
 
 #: A (eV), ξ (eV), p, q, r₀ (Å) of the pure metals.
@@ -56,101 +54,44 @@ class SecondMomentMetals:
         for symbol in species:
             if symbol not in PARAMETERS:
                 raise UnsupportedSystem(f"no second-moment parameters for {symbol!r}: choose from {list(PARAMETERS)}")
-        check_interval(cutoff)
         self.species = tuple(species)
         self.cutoff = cutoff
-        A, xi, p, q, r0 = torch.tensor([PARAMETERS[s] for s in self.species], dtype=torch.float64).T
-        pair_r0 = _arithmetic(r0)
-        inner, outer = cutoff[0] * pair_r0, cutoff[1] * pair_r0
-        log_A, log_xi, p, q = _arithmetic(A.log()), _arithmetic(xi.log()), _arithmetic(p), _arithmetic(q)
-        # A·exp(−p(r/r₀ − 1)) = exp((ln A + p) − (p/r₀)·r); the switch runs on t = (outer − r)/(outer − inner)
-        self._table = torch.stack(
-            (log_A + p, log_xi + q, p / pair_r0, q / pair_r0, outer / (outer - inner), 1.0 / (outer - inner), outer)
-        )
-        self._kind = torch.full((len(chemical_symbols),), -1, dtype=torch.int64)
-        self._kind[[atomic_numbers[s] for s in self.species]] = torch.arange(len(self.species))
-        self._neighbours = NeighbourList(float(outer.max()), skin, half=True)
-        self._pairs: _Pairs | None = None
+        A, xi, p, q, r0 = torch.tensor([PARAMETERS[symbol] for symbol in species], dtype=torch.float64).T
+        log_A, log_xi, p, q, r0 = (arithmetic_mean(x) for x in (A.log(), xi.log(), p, q, r0))
+        # A·exp(−p(r/r₀ − 1)) = exp((ln A + p) − (p/r₀)·r), and ξ·exp(−q(r/r₀ − 1)) alike
+        parameters = torch.stack((log_A + p, log_xi + q, p / r0, q / r0))
+        self._table = SpeciesPairTable(species, parameters, cutoff[0] * r0, cutoff[1] * r0, skin)
 
     def energy(self, state: PhaseState) -> Tensor:
         """Potential energy per system, (systems,), eV."""
-        pairs = self._pairs_of(state)
-        r = pairs.edges.vectors(state.positions).norm(dim=1)
+        pairs = self._table(state)
+        r = pairs.vectors(state.positions).norm(dim=1)
         s, _ = pairs.switch(r)
-        phi, beta = torch.exp(pairs.offset - pairs.decay * r) * s
-        density, floor = _density(beta * beta, pairs.edges, state.n_atoms)
+        offset, decay = pairs.parameters[:2], pairs.parameters[2:]
+        phi, beta = torch.exp(offset - decay * r) * s
+        density, floor = _density(beta, pairs, state)
         band = state.sum_by_system(floor**0.5 - density.sqrt())
-        repulsion = 2.0 * phi
-        if state.n_systems == 1:
-            return band + repulsion.sum()
-        return band.index_add(0, state.system[pairs.edges.centre], repulsion)
+        return pairs.sum_by_system(2.0 * phi, state) + band
 
     def forces(self, state: PhaseState) -> Tensor:
         """−∂E/∂q, (atoms, 3), eV/Å."""
-        pairs = self._pairs_of(state)
-        i, j = pairs.edges.centre, pairs.edges.other
-        D = pairs.edges.vectors(state.positions)
+        pairs = self._table(state)
+        D = pairs.vectors(state.positions)
         r = D.norm(dim=1)
         s, ds = pairs.switch(r)
-        w = torch.exp(pairs.offset - pairs.decay * r)
+        offset, decay = pairs.parameters[:2], pairs.parameters[2:]
+        w = torch.exp(offset - decay * r)
         beta = w[1] * s
-        dphi, dbeta = w * (ds - pairs.decay * s)
-        density, _ = _density(beta * beta, pairs.edges, state.n_atoms)
+        dphi, dbeta = w * (ds - decay * s)
+        density, _ = _density(beta, pairs, state)
         u = density.rsqrt()
-        dE_dr = 2.0 * dphi - (u.index_select(0, i) + u.index_select(0, j)) * (beta * dbeta)
-        pull = (dE_dr / r).unsqueeze(1) * D
-        return torch.zeros_like(state.positions).index_add(0, i, pull).index_add(0, j, pull, alpha=-1)
-
-    def _pairs_of(self, state: PhaseState) -> _Pairs:
-        edges = self._neighbours(state)
-        if self._pairs is None or not self._pairs.made_for(edges, state):
-            self._pairs = self._make_pairs(edges, state)
-        return self._pairs
-
-    def _make_pairs(self, edges: Edges, state: PhaseState) -> _Pairs:
-        kind = self._kind.to(state.numbers.device)[state.numbers]
-        if bool((kind < 0).any()):
-            strangers = sorted({chemical_symbols[z] for z in state.numbers[kind < 0].tolist()})
-            raise UnsupportedSystem(
-                f"this potential has parameters for {list(self.species)}, the system also contains {strangers}: "
-                f"construct it with species chosen from {list(PARAMETERS)}"
-            )
-        table = self._table.to(state.positions)
-        outer = table[-1][kind[edges.centre], kind[edges.other]]
-        reached = edges.vectors(state.positions.detach()).norm(dim=1) <= outer + self._neighbours.skin
-        near = Edges(*(part[reached] for part in (edges.centre, edges.other, edges.shifts, edges.offsets)))
-        return _Pairs(edges, state.numbers, near, table[:, kind[near.centre], kind[near.other]])
+        dE_dr = 2.0 * dphi - (u.index_select(0, pairs.centre) + u.index_select(0, pairs.other)) * (beta * dbeta)
+        return pairs.forces(dE_dr / r, D, state)
 
 
-class _Pairs:
-    """The pairs within reach of a neighbour list, and the numbers that depend on their species alone."""
-
-    def __init__(self, found: Edges, numbers: Tensor, near: Edges, table: Tensor) -> None:
-        self.found = found
-        self.numbers = numbers
-        self.edges = near
-        self.offset = table[0:2].contiguous()
-        self.decay = table[2:4].contiguous()
-        self.switch_offset = table[4].contiguous()
-        self.switch_slope = table[5].contiguous()
-
-    def made_for(self, edges: Edges, state: PhaseState) -> bool:
-        """Whether these are still the pairs of that list and those species."""
-        return edges is self.found and (state.numbers is self.numbers or torch.equal(state.numbers, self.numbers))
-
-    def switch(self, r: Tensor) -> tuple[Tensor, Tensor]:
-        """The smooth cutoff s(r) and its derivative ds/dr."""
-        s, ds_dt = smoothstep((self.switch_offset - self.switch_slope * r).clamp(0.0, 1.0))
-        return s, -self.switch_slope * ds_dt
-
-
-def _density(hopping: Tensor, edges: Edges, n_atoms: int) -> tuple[Tensor, float]:
+def _density(beta: Tensor, pairs: SpeciesPairs, state: PhaseState) -> tuple[Tensor, float]:
     """ρ of every atom plus a floor, too small to be seen, that keeps the derivatives of √ρ finite at ρ = 0."""
-    floor = math.sqrt(math.sqrt(torch.finfo(hopping.dtype).tiny))
-    density = torch.full((n_atoms,), floor, dtype=hopping.dtype, device=hopping.device)
-    return density.index_add(0, edges.centre, hopping).index_add(0, edges.other, hopping), floor
-
-
-def _arithmetic(values: Tensor) -> Tensor:
-    """Pairwise arithmetic means; of logarithms, the logarithms of geometric ones."""
-    return 0.5 * (values.unsqueeze(0) + values.unsqueeze(1))
+    floor = math.sqrt(math.sqrt(torch.finfo(beta.dtype).tiny))
+    square = beta * beta
+    density = beta.new_full((state.n_atoms,), floor).index_add(0, pairs.centre, square)
+    return density.index_add(0, pairs.other, square), floor
