@@ -11,6 +11,7 @@ from actionlearn.maps import (
 )
 from actionlearn.neighbours import Edges, NeighbourList, find_edges
 from actionlearn.networks import AtomicMoments
+from actionlearn.reference import ReferenceSet, sample
 from actionlearn.schemes import Splitting, Verlet
 from actionlearn.state import PhaseState
 from actionlearn.structure import (
@@ -38,6 +39,7 @@ __all__ = [
     "NeighbourList",
     "PhaseState",
     "ProcessedAction",
+    "ReferenceSet",
     "Splitting",
     "Verlet",
     "angular_momentum_drift",
@@ -49,6 +51,7 @@ __all__ = [
     "momentum_drift",
     "potentials",
     "reversal_error",
+    "sample",
     "schemes",
     "step_jacobian",
     "structure",

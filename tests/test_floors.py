@@ -12,6 +12,7 @@ FLOORS = {
     "errors": 0,
     "state": 0,
     "files": 0,
+    "progress": 0,
     "neighbours": 1,
     "potentials": 1,
     "systems": 1,
@@ -29,7 +30,9 @@ FLOORS = {
     "validation": 4,
     "ase": 4,
     "analysis": 4,
+    "pictures": 4,
     "demo": 5,
+    "commands": 5,
     "cli": 5,
 }
 

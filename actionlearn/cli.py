@@ -1,0 +1,67 @@
+"""The command line: `actionlearn VERB …`. Verbs live in `actionlearn/commands/`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import pkgutil
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+
+import torch
+
+from actionlearn import commands
+from actionlearn.errors import ActionlearnError
+
+INTERRUPTED = 130
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser with every verb that is there."""
+    top = argparse.ArgumentParser(
+        prog="actionlearn", description="Molecular dynamics with long steps taken from a learned mechanical action."
+    )
+    top.add_argument("--version", action="version", version=f"actionlearn {metadata.version('actionlearn')}")
+    verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
+    for found in pkgutil.iter_modules(commands.__path__):
+        module = importlib.import_module(f"{commands.__name__}.{found.name}")
+        summary, _, details = (module.__doc__ or "").partition("\n")
+        verb = verbs.add_parser(
+            found.name,
+            help=summary,
+            description=f"{summary}\n{details}",
+            formatter_class=_HelpFormatter,
+        )
+        module.add_arguments(verb)
+        verb.set_defaults(run=module.run)
+    return top
+
+
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Keep the lines of a description, and show defaults."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a verb; what goes wrong in a way we know is one line on stderr and a non-zero status."""
+    args = parser().parse_args(arguments)
+    try:
+        torch.set_num_threads(1)  # two threads on a busy machine can be a hundred times slower than one
+        return int(args.run(args) or 0)
+    except ActionlearnError as problem:
+        return _complain(args.verb, str(problem))
+    except OSError as problem:
+        where = f": {problem.filename}" if problem.filename else ""
+        return _complain(args.verb, f"{problem.strerror or problem}{where}")
+    except KeyboardInterrupt:
+        _complain(args.verb, "interrupted; what was written is kept")
+        return INTERRUPTED
+
+
+def _complain(verb: str, text: str) -> int:
+    print(f"actionlearn {verb}: {' '.join(text.split())}", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
