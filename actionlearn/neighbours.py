@@ -109,28 +109,28 @@ class NeighbourList:
         self.skin = skin
         self.half = half
         self.searches = 0
-        self._at: PhaseState | None = None
+        self._positions: Tensor | None = None  # where the edges were searched
+        self._frame: tuple[Tensor, ...] = ()
         self._edges: Edges | None = None
 
     def __call__(self, state: PhaseState) -> Edges:
         """Edges of the state, searched only when needed."""
         if self._edges is None or _search_always or not self._still_complete(state):
             self._edges = find_edges(state, self.cutoff + self.skin, half=self.half)
-            self._at = state.moved(state.positions.detach().clone(), state.momenta)
+            # copies, so that a change in place is noticed too
+            self._positions = state.positions.detach().clone()
+            self._frame = tuple(part.detach().clone() for part in (state.system, state.cell, state.pbc))
             self.searches += 1
         return self._edges
 
     def _still_complete(self, state: PhaseState) -> bool:
-        at = self._at
-        assert at is not None
-        if state.positions.shape != at.positions.shape or state.positions.dtype != at.positions.dtype:
+        q, at = state.positions.detach(), self._positions
+        if at is None or q.shape != at.shape or q.dtype != at.dtype or q.device != at.device:
             return False
-        for name in ("system", "cell", "pbc"):
-            mine, new = getattr(at, name), getattr(state, name)
-            if mine is not new and not torch.equal(mine, new):
-                return False
-        moved = (state.positions.detach() - at.positions).square().sum(1).max()
-        return bool(moved <= (0.5 * self.skin) ** 2)
+        frame = zip((state.system, state.cell, state.pbc), self._frame, strict=True)
+        if not all(torch.equal(now, then) for now, then in frame):
+            return False
+        return bool((q - at).square().sum(1).max() <= (0.5 * self.skin) ** 2)
 
 
 _search_always = False

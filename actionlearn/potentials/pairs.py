@@ -82,17 +82,15 @@ class SpeciesPairTable:
         self._kind[[atomic_numbers[symbol] for symbol in self.species]] = torch.arange(len(self.species))
         self._neighbours = NeighbourList(float(outer.max()), skin, half=True)
         self._found: Edges | None = None
-        self._numbers: Tensor | None = None
+        self._numbers = torch.empty(0, dtype=torch.int64)
         self._pairs: SpeciesPairs | None = None
 
     def __call__(self, state: PhaseState) -> SpeciesPairs:
         """The pairs of this state."""
         edges = self._neighbours(state)
-        numbers = self._numbers
-        same = numbers is state.numbers or (numbers is not None and torch.equal(numbers, state.numbers))
-        if self._pairs is None or edges is not self._found or not same:
+        if self._pairs is None or edges is not self._found or not torch.equal(self._numbers, state.numbers):
             self._pairs = self._look_up(edges, state)
-            self._found, self._numbers = edges, state.numbers
+            self._found, self._numbers = edges, state.numbers.clone()
         return self._pairs
 
     def _look_up(self, edges: Edges, state: PhaseState) -> SpeciesPairs:

@@ -1,0 +1,249 @@
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from ase.build import bulk
+
+from actionlearn import NeighbourList, PhaseState, find_edges
+from actionlearn.errors import InvalidInput
+from actionlearn.potentials import LennardJones, SecondMomentMetals
+
+CELLS = {
+    "cubic": np.diag([4.0, 4.0, 4.0]),
+    "triclinic": np.array([[4.0, 0.3, -0.2], [1.7, 3.5, 0.4], [-1.1, 1.3, 4.4]]),
+    "left-handed": np.array([[0.0, 3.5, 0.1], [4.0, 0.2, 0.0], [0.5, 0.3, 3.8]]),
+    "needle": np.array([[1.3, 0.0, 0.0], [0.4, 5.0, 0.0], [0.1, 0.9, 6.0]]),
+}
+SOME_PBC = [(True, True, True), (True, False, True), (False, True, False), (False, False, False)]
+
+
+def scattered(n, cell=None, pbc=None, seed=0, dims=3, spread=1.0):
+    """Atoms all over the cell and, beyond `spread` 1, outside it."""
+    rng = np.random.default_rng(seed)
+    places = spread * rng.uniform(size=(n, dims))
+    q = torch.tensor(places @ cell if cell is not None else 5.0 * places)
+    return PhaseState(
+        q,
+        torch.zeros_like(q),
+        torch.ones(n, dtype=torch.float64),
+        cell=None if cell is None else torch.tensor(cell),
+        pbc=None if pbc is None else torch.tensor(pbc),
+    )
+
+
+def brute_force(state, cutoff):
+    """{(i, j, S)} by looping over every image that could reach."""
+    found = set()
+    for k in range(state.n_systems):
+        mine = torch.nonzero(state.system == k).flatten().tolist()
+        cell, pbc = state.cell[k].numpy(), state.pbc[k].numpy()
+        reach = [8 if periodic else 0 for periodic in pbc]
+        images = np.array(list(itertools.product(*(range(-n, n + 1) for n in reach))))
+        q = state.positions.numpy()
+        offsets = (images @ cell)[:, : q.shape[1]]
+        for i, j in itertools.product(mine, mine):
+            r = np.linalg.norm(q[j] - q[i] + offsets, axis=1)
+            for n in np.nonzero(r < cutoff)[0]:
+                if i != j or images[n].any():
+                    found.add((i, j, *images[n].tolist()))
+    return found
+
+
+def as_set(edges):
+    rows = [
+        (i, j, *map(int, s))
+        for i, j, s in zip(edges.centre.tolist(), edges.other.tolist(), edges.shifts.tolist(), strict=True)
+    ]
+    assert len(rows) == len(set(rows)) == len(edges)
+    return set(rows)
+
+
+@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize("pbc", SOME_PBC)
+@pytest.mark.parametrize("cutoff", [1.9, 4.7])
+def test_edges_are_those_of_brute_force(name, pbc, cutoff):
+    state = scattered(5, CELLS[name], pbc, spread=1.6)
+    assert as_set(find_edges(state, cutoff)) == brute_force(state, cutoff)
+
+
+@pytest.mark.parametrize("pbc", SOME_PBC)
+def test_half_edges_are_each_pair_once(pbc):
+    state = scattered(4, CELLS["triclinic"], pbc, spread=1.6)
+    half = as_set(find_edges(state, 4.7, half=True))
+    turned = {(j, i, -a, -b, -c) for i, j, a, b, c in half}
+    assert not half & turned and half | turned == brute_force(state, 4.7)
+
+
+@pytest.mark.parametrize("dims", [1, 2])
+def test_fewer_dimensions(dims):
+    state = scattered(7, dims=dims)
+    edges = find_edges(state, 2.0)
+    assert as_set(edges) == brute_force(state, 2.0)
+    assert edges.vectors(state.positions).shape == (len(edges), dims)
+
+
+def test_a_batch_has_the_edges_of_its_systems():
+    singles = [
+        scattered(4, CELLS["triclinic"], (True, True, True)),
+        scattered(1, CELLS["cubic"], (True, True, True)),
+        scattered(6, seed=3),
+        scattered(1),  # nothing within reach
+        scattered(3, CELLS["needle"], (True, False, False), seed=4),
+    ]
+    batch = PhaseState.batch(singles)
+    edges = find_edges(batch, 4.2)
+    assert as_set(edges) == brute_force(batch, 4.2)
+    assert (edges.centre.diff() >= 0).all()
+    together = edges.vectors(batch.positions)
+    alone = torch.cat([find_edges(s, 4.2).vectors(s.positions) for s in singles])
+    assert torch.allclose(together, alone, atol=1e-14)
+
+
+def test_vectors_are_as_long_as_the_search_says():
+    state = scattered(5, CELLS["triclinic"], (True, True, True), spread=3.0)
+    assert find_edges(state, 3.3).vectors(state.positions).norm(dim=1).max() < 3.3
+
+
+def bent_energy(state, cutoff=3.7):
+    """A smooth many-body energy: pairs, and the squared sum of vectors around each atom."""
+    edges = find_edges(state, cutoff)
+    D = edges.vectors(state.positions)
+    weight = (1.0 - D.square().sum(1) / cutoff**2).clamp_min(0.0) ** 4
+    around = torch.zeros_like(state.positions).index_add(0, edges.centre, weight.unsqueeze(1) * D)
+    return weight.sum() + around.square().sum()
+
+
+@pytest.mark.parametrize("name", ["triclinic", "needle"])
+@pytest.mark.parametrize("pbc", [(True, True, True), (True, False, True), (False, True, False)])
+def test_first_and_second_derivatives_against_finite_differences(name, pbc):
+    state = scattered(3, CELLS[name], pbc, seed=2)
+    energy = lambda q: bent_energy(state.moved(q, state.momenta))  # noqa: E731
+
+    def gradient(q):
+        q = q.detach().requires_grad_()
+        return torch.autograd.grad(energy(q), q)[0]
+
+    q, h = state.positions, 1e-5
+    hessian = torch.autograd.functional.hessian(energy, q).reshape(9, 9)
+    for k, shift in enumerate(h * torch.eye(9, dtype=torch.float64).view(9, 3, 3)):
+        slope = (energy(q + shift) - energy(q - shift)) / (2 * h)
+        bend = (gradient(q + shift) - gradient(q - shift)).flatten() / (2 * h)
+        assert gradient(q).flatten()[k].item() == pytest.approx(slope.item(), abs=1e-7)
+        assert torch.allclose(hessian[k], bend, atol=1e-7)
+
+
+# --- the skin -------------------------------------------------------------------------------------
+
+
+def moved(state, atom, by):
+    q = state.positions.clone()
+    q[atom] += torch.as_tensor(by, dtype=q.dtype)
+    return state.moved(q, state.momenta)
+
+
+def test_edges_are_kept_until_an_atom_has_moved_half_the_skin():
+    state = scattered(5, CELLS["triclinic"], (True, True, True))
+    neighbours = NeighbourList(2.0, skin=0.4)
+    first = neighbours(state)
+    assert neighbours(state) is first and neighbours(moved(state, 1, [0.199, 0, 0])) is first
+    assert neighbours.searches == 1
+    assert neighbours(moved(state, 1, [0.15, 0.15, 0])) is not first  # 0.21 away though less along each axis
+    assert neighbours.searches == 2
+    drifting = state
+    for _ in range(30):  # slow motion adds up
+        drifting = moved(drifting, 1, [0.01, 0, 0])
+        within = find_edges(drifting, 2.0)
+        assert as_set(within) <= as_set(neighbours(drifting))
+    assert neighbours.searches == 4  # one to come back, one on the way
+
+
+@pytest.mark.parametrize("wrapped", [0, 3])
+def test_atoms_wrapped_by_a_lattice_vector_are_noticed(wrapped):
+    """Shifts belong to the positions they were found with: after a wrap the old ones would be wrong."""
+    state = scattered(5, CELLS["triclinic"], (True, True, True))
+    neighbours = NeighbourList(3.0)
+    before = neighbours(state).vectors(state.positions).norm(dim=1).sort().values
+    back = moved(state, wrapped, state.cell[0, 1])
+    after = neighbours(back).vectors(back.positions).norm(dim=1).sort().values
+    assert neighbours.searches == 2
+    assert torch.allclose(before, after, atol=1e-12)
+
+
+def test_whatever_else_changes_is_noticed():
+    state = scattered(4, CELLS["cubic"], (True, True, True))
+
+    def changed(**fields):
+        kept = {k: getattr(state, k) for k in ("positions", "momenta", "masses", "cell", "pbc", "system")}
+        return PhaseState(**{**kept, **fields})
+
+    larger = torch.cat([state.cell] * 2)
+    for other in (
+        changed(cell=state.cell * 1.01),
+        changed(pbc=torch.tensor([[True, True, False]])),
+        changed(system=torch.tensor([0, 0, 1, 1]), cell=larger, pbc=torch.ones(2, 3, dtype=torch.bool)),
+        scattered(5, CELLS["cubic"], (True, True, True)),
+        state.to(torch.float32),
+    ):
+        neighbours = NeighbourList(2.5)
+        neighbours(state)
+        edges = neighbours(other)
+        assert neighbours.searches == 2 and edges.offsets.dtype == other.positions.dtype
+        assert as_set(edges) == as_set(find_edges(other, 3.0))
+
+
+def test_what_does_not_matter_is_not_noticed():
+    state = scattered(4, CELLS["cubic"], (True, True, True))
+    neighbours = NeighbourList(2.5)
+    neighbours(state)
+    equal = PhaseState(state.positions.clone(), state.momenta + 1.0, 2 * state.masses, cell=state.cell, pbc=state.pbc)
+    neighbours(equal.flip())
+    assert neighbours.searches == 1
+
+
+def test_positions_changed_in_place_are_noticed():
+    state = scattered(4, CELLS["cubic"], (True, True, True))
+    neighbours = NeighbourList(2.5)
+    neighbours(state)
+    state.positions[2] += 1.0
+    assert as_set(neighbours(state)) == as_set(find_edges(state, 3.0)) and neighbours.searches == 2
+
+
+@pytest.mark.parametrize("name", ["cell", "pbc"])
+def test_cell_and_pbc_changed_in_place_are_noticed(name):
+    state = scattered(4, CELLS["cubic"], (True, True, True))
+    state = PhaseState(state.positions, state.momenta, state.masses, cell=state.cell.clone(), pbc=state.pbc.clone())
+    neighbours = NeighbourList(2.5)
+    neighbours(state)
+    getattr(state, name)[0, 1] = 0 if name == "pbc" else 5.0
+    assert as_set(neighbours(state)) == as_set(find_edges(state, 3.0))
+
+
+@pytest.mark.parametrize(
+    ("potential", "symbol", "spacing"),
+    [(SecondMomentMetals(("Cu",), skin=0.3), "Cu", 3.7), (LennardJones(skin=0.3), "Ar", 5.3)],
+)
+def test_energy_and_forces_do_not_notice_a_new_search(potential, symbol, spacing):
+    """One path with kept edges, one with fresh ones, step by step across many pairs' cutoffs."""
+    atoms = bulk(symbol, "fcc", a=spacing, cubic=True) * 2
+    atoms.rattle(0.05, seed=0)
+    state = PhaseState.from_atoms(atoms)
+    direction = torch.tensor(np.random.default_rng(1).normal(size=(32, 3)))
+    energies, slopes, step = [], [], 0.001
+    for k in range(200):
+        here = state.moved(state.positions + step * k * direction, state.momenta)
+        energies.append(potential.energy(here).item())
+        slopes.append(-(potential.forces(here) * direction).sum().item())
+        if k % 10 == 9:
+            fresh = type(potential)((symbol,)) if symbol == "Cu" else LennardJones()
+            assert torch.allclose(potential.energy(here), fresh.energy(here), rtol=1e-13)
+            assert torch.allclose(potential.forces(here), fresh.forces(here), atol=1e-12)
+    # the trapezoidal rule misses step³/12 of a smooth energy's third derivative, and all of a jump
+    missed = np.abs(np.diff(energies) - 0.5 * step * (np.array(slopes)[1:] + slopes[:-1]))
+    assert missed.max() < 1e-5
+
+
+def test_bad_cutoffs_are_refused():
+    for cutoff, skin in ((0.0, 0.5), (-1.0, 0.5), (3.0, -0.1)):
+        with pytest.raises(InvalidInput, match="cutoff must be positive and skin not negative"):
+            NeighbourList(cutoff, skin)
