@@ -63,12 +63,12 @@ def ase_verlet(atoms: Atoms):
 
 def run(step, state, energy, steps):
     """Energies and momenta along a run, or None where it explodes."""
-    energies, momenta = [], []
+    start, energies, momenta = energy(state), [], []
     for _ in range(steps):
         state = step(state).detach()
-        if not torch.isfinite(state.positions).all():
-            return None
         energies.append(energy(state))
+        if not abs(energies[-1] - start) < state.n_atoms:  # 1 eV/atom
+            return None
         momenta.append(state.momenta)
     return np.array(energies), torch.stack(momenta)
 

@@ -159,6 +159,10 @@ def test_bad_questions_are_refused():
         equipartition(p, state, blocks=80)
     with pytest.raises(InvalidInput, match="not orthonormal"):
         equipartition(p, state, bands={"a": torch.ones(1, 8, 3), "b": torch.ones(1, 8, 3)})
+    with pytest.raises(InvalidInput, match="not finite"):
+        equipartition(p * np.nan, state)
+    with pytest.raises(InvalidInput, match="do not fluctuate"):
+        equipartition(np.ones_like(p), state)
     with pytest.raises(InvalidInput, match="not both"):
         equipartition(p, state, bands={}, groups={})
     with pytest.raises(InvalidInput, match="no mode lies"):

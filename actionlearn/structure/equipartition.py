@@ -74,6 +74,8 @@ def equipartition(
             f"momenta must have shape (frames, {', '.join(map(str, state.positions.shape))}) for one system, "
             f"not {tuple(p.shape)} for {state.n_systems}"
         )
+    if not torch.isfinite(p).all():
+        raise InvalidInput("momenta are not finite: the run exploded, shorten its step")
     if groups is not None and bands is not None:
         raise InvalidInput("give groups or bands, not both: they are two ways to divide the same degrees of freedom")
     removed = _rigid_directions(state, momentum_removed, rotation_removed)
@@ -203,5 +205,10 @@ def _p_value_of_equality(means: np.ndarray) -> float:
     differences = np.diff(means, axis=1)
     n, k = differences.shape
     mean, covariance = differences.mean(0), np.atleast_2d(np.cov(differences.T))
-    t2 = n * mean @ np.linalg.solve(covariance, mean)
+    try:
+        t2 = n * mean @ np.linalg.solve(covariance, mean)
+    except np.linalg.LinAlgError:
+        raise InvalidInput(
+            "the groups' temperatures do not fluctuate independently: atoms fly freely, or two groups are the same"
+        ) from None
     return float(stats.f.sf(t2 * (n - k) / (k * (n - 1)), k, n - k))
