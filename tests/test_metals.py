@@ -5,9 +5,12 @@ import torch
 from ase.build import bulk
 from scipy.optimize import minimize_scalar
 
+import actionlearn as al
 from actionlearn import PhaseState
 from actionlearn.errors import InvalidInput, UnsupportedSystem
 from actionlearn.potentials import SecondMomentMetals
+from actionlearn.reference.thermostat import maxwell_boltzmann
+from actionlearn.systems import structure
 
 PRINTED = {
     "Ni": (4.432, 3.523),
@@ -142,6 +145,24 @@ def test_species_may_change_between_calls():
     swapped = PhaseState(**{**_fields(other), "numbers": 29 + 79 - other.numbers})
     assert abs(potential.energy(swapped) - before) > 1.0
     assert torch.equal(potential.energy(state), before)
+
+
+@pytest.mark.physics
+def test_verlet_on_the_hot_alloy_does_not_drift():
+    """At 2 fs and 700 K: less than 0.02 meV/atom over 10 ps, by the slope and by the means of one-picosecond blocks."""
+    potential = SecondMomentMetals()
+    verlet = al.Verlet(potential, step_fs=2.0)
+    generator = torch.Generator().manual_seed(0)
+    state = PhaseState.from_atoms(structure("cuau108"))
+    for _ in range(10):
+        state = verlet.step(maxwell_boltzmann(state, 700.0, generator), n=50)
+    times, energies = 20.0 * np.arange(500), []
+    for _ in times:
+        state = verlet.step(state, n=10)
+        energies.append((state.kinetic_energy() + potential.energy(state)).item())
+    assert abs(al.energy_drift(times, energies, 108).value) * 10 < 0.02
+    assert np.ptp(np.reshape(energies, (10, 50)).mean(1)) * 1e3 / 108 < 0.02
+    assert 550 < state.temperature_K(removed=3).item() < 850
 
 
 def _fields(state):

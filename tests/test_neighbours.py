@@ -219,28 +219,46 @@ def test_cell_and_pbc_changed_in_place_are_noticed(name):
     assert as_set(neighbours(state)) == as_set(find_edges(state, 3.0))
 
 
-@pytest.mark.parametrize(
-    ("potential", "symbol", "spacing"),
-    [(SecondMomentMetals(("Cu",), skin=0.3), "Cu", 3.7), (LennardJones(skin=0.3), "Ar", 5.3)],
-)
-def test_energy_and_forces_do_not_notice_a_new_search(potential, symbol, spacing):
-    """One path with kept edges, one with fresh ones, step by step across many pairs' cutoffs."""
-    atoms = bulk(symbol, "fcc", a=spacing, cubic=True) * 2
+def crystal(symbol):
+    atoms = bulk(symbol, "fcc", a={"Cu": 3.7, "Ar": 5.3}[symbol], cubic=True) * 2
     atoms.rattle(0.05, seed=0)
-    state = PhaseState.from_atoms(atoms)
-    direction = torch.tensor(np.random.default_rng(1).normal(size=(32, 3)))
-    energies, slopes, step = [], [], 0.001
-    for k in range(200):
-        here = state.moved(state.positions + step * k * direction, state.momenta)
+    return PhaseState.from_atoms(atoms)
+
+
+def along_a_path(state, step=0.001, n=200):
+    direction = torch.tensor(np.random.default_rng(1).normal(size=state.positions.shape))
+    for k in range(n):
+        yield state.moved(state.positions + step * k * direction, state.momenta), step * direction
+
+
+def largest_jump(potential, state):
+    """What the trapezoidal rule misses: step³/12 of a smooth energy's third derivative, and all of a jump."""
+    energies, slopes = [], []
+    for here, direction in along_a_path(state):
         energies.append(potential.energy(here).item())
         slopes.append(-(potential.forces(here) * direction).sum().item())
+    return np.abs(np.diff(energies) - 0.5 * (np.array(slopes)[1:] + slopes[:-1])).max()
+
+
+MAKERS = {"Cu": lambda **how: SecondMomentMetals(("Cu",), **how), "Ar": lambda **how: LennardJones(**how)}
+
+
+@pytest.mark.parametrize("symbol", MAKERS)
+def test_energy_and_forces_do_not_notice_a_new_search(symbol):
+    kept = MAKERS[symbol](skin=0.3)
+    for k, (here, _) in enumerate(along_a_path(crystal(symbol))):
+        energy, forces = kept.energy(here), kept.forces(here)
         if k % 10 == 9:
-            fresh = type(potential)((symbol,)) if symbol == "Cu" else LennardJones()
-            assert torch.allclose(potential.energy(here), fresh.energy(here), rtol=1e-13)
-            assert torch.allclose(potential.forces(here), fresh.forces(here), atol=1e-12)
-    # the trapezoidal rule misses step³/12 of a smooth energy's third derivative, and all of a jump
-    missed = np.abs(np.diff(energies) - 0.5 * step * (np.array(slopes)[1:] + slopes[:-1]))
-    assert missed.max() < 1e-5
+            fresh = MAKERS[symbol](skin=0.3)
+            assert torch.allclose(energy, fresh.energy(here), rtol=1e-13)
+            assert torch.allclose(forces, fresh.forces(here), atol=1e-12)
+
+
+@pytest.mark.parametrize("symbol", MAKERS)
+def test_energy_is_continuous_where_pairs_come_and_go(symbol):
+    assert largest_jump(MAKERS[symbol](skin=0.3), crystal(symbol)) < 1e-5
+    abrupt = MAKERS[symbol](skin=0.3, cutoff=(2.28, 2.28 + 1e-9))
+    assert largest_jump(abrupt, crystal(symbol)) > 1e-4
 
 
 def test_bad_cutoffs_are_refused():

@@ -48,7 +48,7 @@ class SecondMomentMetals:
     """
 
     def __init__(
-        self, species: Sequence[str] = ("Cu", "Au"), cutoff: tuple[float, float] = (2.28, 2.44), skin: float = 0.5
+        self, species: Sequence[str] = ("Cu", "Au"), cutoff: tuple[float, float] = (2.28, 2.44), skin: float = 0.7
     ) -> None:
         """Parameters for the `species`; `cutoff` in units of r₀, `skin` of the neighbour list in Å."""
         for symbol in species:
