@@ -26,7 +26,7 @@ from actionlearn.units import FEMTOSECOND
 STRUCTURE = "cuau108"
 POTENTIAL = "metals"
 TEMPERATURES_K = (300.0, 700.0)
-VERLET_STEPS_FS = (2.0, 8.0, 16.0, 20.0, 24.0)
+VERLET_STEPS_FS = (2.0, 8.0, 16.0, 24.0, 28.0)
 STRETCHES = 2
 FRAMES = 61
 THERMOSTAT_PS = 1.0
@@ -188,16 +188,17 @@ def report(found: ReferenceSet, energies: list[EnergyRun], structures: list[Stru
 def draw(path: Path, energies: list[EnergyRun], structures: list[Structure]) -> None:
     """Energy against time for growing steps, and the two defects of each integrator."""
     with picture(path, panels=2) as (left, right):
-        top = 2.5 * max(np.abs(r.energies).max() for r in energies if not r.exploded)
+        kept = np.concatenate([r.energies for r in energies if not r.exploded])
+        bottom, top = kept.min() - 0.05 * np.ptp(kept), kept.max() + 0.6 * np.ptp(kept)
         labels = []
         for r, colour in zip(energies, COLOURS, strict=False):
             left.plot(r.times_ps, r.energies, color=colour, linewidth=1.2)
             end = min(float(r.energies[-1]), top)
-            note = ", explodes" if r.exploded else ""
-            labels.append((float(r.times_ps[-1]), end, f"{r.step_fs:g} fs{note}", colour))
+            time = float(r.times_ps[np.argmax(np.abs(r.energies) >= top)]) if r.exploded else LENGTH_PS
+            labels.append((time, end, f"{r.step_fs:g} fs{', explodes' if r.exploded else ''}", colour))
         left.set(
             xlim=(0, LENGTH_PS),
-            ylim=(-0.6 * top, top),
+            ylim=(bottom, top),
             xlabel="time (ps)",
             ylabel="total energy − start (meV/atom)",
             title="Verlet: energy at growing steps",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -13,6 +14,8 @@ from actionlearn.errors import DataError, InvalidInput
 
 PARTIAL = ".partial"
 """Suffix of a file that is being written; one left over from a kill can be deleted."""
+
+_LIST_OF_NUMBERS = re.compile(r'\[[^][{}"]*\]')
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -32,6 +35,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Write JSON atomically, readable by people and the same for the same content."""
     text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    text = _LIST_OF_NUMBERS.sub(lambda found: " ".join(found[0].split()), text)
     write_atomically(path, lambda file: file.write(text.encode()))
 
 

@@ -64,15 +64,16 @@ def label_ends(axes: Axes, labels: Sequence[tuple[float, float, str, str]], *, g
     """
     to_axes = axes.transData + axes.transAxes.inverted()
     places = [(*to_axes.transform((x, y)), text, colour) for x, y, text, colour in labels]
+    low, high = 0.5 * gap, 1.0 - 0.5 * gap
     places.sort(key=lambda place: place[1])
-    heights = np.array([min(max(place[1], 0.0), 1.0) for place in places])
+    heights = np.array([min(max(place[1], low), high) for place in places])
     for _ in range(200):
         for k in range(len(heights) - 1):
             overlap = gap - (heights[k + 1] - heights[k])
             if overlap > 1e-9:
                 heights[k] -= 0.5 * overlap
                 heights[k + 1] += 0.5 * overlap
-        heights += max(0.0, -heights.min()) - max(0.0, heights.max() - 1.0)
+        heights += max(0.0, low - heights.min()) - max(0.0, heights.max() - high)
     for (x, _, text, colour), height in zip(places, heights, strict=True):
         axes.annotate(
             text,
