@@ -31,8 +31,8 @@ class AtomicMoments(nn.Module):
 
     | symbol | variable   | shape                      | unit |
     |--------|------------|----------------------------|------|
-    | D      | `D`        | (atoms, neighbours, 3)     | Å    |
-    | B e    | `radial`   | (atoms, neighbours, B·S)   |      |
+    | D      | `D`        | (atoms, 3, neighbours)     | Å    |
+    | B e    | `radial`   | (atoms, B·S, neighbours)   |      |
     | 1,u,uu | `angular`  | (atoms, neighbours, 13)    |      |
     | a      | `a`        | (atoms, 2C, …)             |      |
     | x      | `x`        | (atoms, features)          |      |
@@ -83,7 +83,7 @@ class AtomicMoments(nn.Module):
         }
         self.cutoff, self.channels, self.heads, self.momenta = cutoff, channels, heads, momenta
         self.neighbours = NeighbourList(cutoff, skin)
-        self._padded: tuple[Edges, PhaseState, Neighbourhood] | None = None
+        self._padded: tuple[Edges, Tensor, Neighbourhood] | None = None
         n_species, C = len(species), channels
         ranks = 6 if momenta else 3
 
@@ -160,7 +160,7 @@ class AtomicMoments(nn.Module):
 
     def atom_energies(self, state: PhaseState) -> Tensor:
         """Each atom's share of the energies, (atoms, heads), eV."""
-        x = torch.cat([*self._features(state, upto=len(self.mix) - 1), self._one_hot(state)], dim=1)
+        x = torch.cat([*self._features(state, upto=len(self.mix) - 1), self._neighbourhood(state).one_hot], dim=1)
         hidden = nn.functional.silu(self.hidden_in(x))
         hidden = nn.functional.silu(self.hidden_out(hidden))
         return self.readout(torch.cat([hidden, x], dim=1))
@@ -182,50 +182,56 @@ class AtomicMoments(nn.Module):
         if odd:
             o0, o1, o2 = odd
             vectors += [o1, _turn(a2[:, :C], o1[:, C:]), o0[:, :C, None] * a1[:, :C], _turn(o2[:, :C], a1[:, C:])]
-        return torch.cat([*features, self._one_hot(state)], dim=1), torch.cat(vectors, dim=1)
+        return torch.cat([*features, self._neighbourhood(state).one_hot], dim=1), torch.cat(vectors, dim=1)
 
     def _layers(self, state: PhaseState, upto: int) -> tuple[list[Tensor], list[Tensor]]:
         """Invariants of layers 0 … upto and the channel moments of the last."""
         around = self._neighbourhood(state)
         n, k = around.other.shape
-        D = around.vectors(state.positions)
-        r = D.square().sum(2, keepdim=True).sqrt()
+        D = around.differences(state.positions, around.offsets)
+        r = D.square().sum(1, keepdim=True).sqrt()
         u = D / r
-        waves = torch.sin(r * self.frequencies) * (_smooth_step(r / self.cutoff) / r)
-        if len(self.species) == 1:
-            radial = waves
-        else:
-            radial = (waves.unsqueeze(3) * around.species.unsqueeze(2)).view(n, k, -1)
-        columns = [torch.ones_like(r), u, (u.unsqueeze(3) * u.unsqueeze(2)).view(n, k, 9)]
+        waves = torch.sin(r * self.frequencies.unsqueeze(1)) * (_smooth_step(r / self.cutoff) / r)
+        radial = waves
+        if len(self.species) > 1:
+            radial = (waves.unsqueeze(1) * around.species.unsqueeze(2)).reshape(n, -1, k)
+        rows = [around.ones, u, (u.unsqueeze(2) * u.unsqueeze(1)).reshape(n, 9, k)]
         if self.momenta:
-            velocities = state.velocities / self.velocity_scale
-            v = velocities[around.other] - velocities.unsqueeze(1)
-            columns += [(v * u).sum(2, keepdim=True), v, (u.unsqueeze(3) * v.unsqueeze(2)).view(n, k, 9)]
-        angular = torch.cat(columns, dim=2)
+            v = around.differences(state.velocities / self.velocity_scale)
+            rows += [(v * u).sum(1, keepdim=True), v, (u.unsqueeze(2) * v.unsqueeze(1)).reshape(n, 9, k)]
+        angular = torch.cat(rows, dim=1).transpose(1, 2)
 
         features: list[Tensor] = []
         channels: list[Tensor] = []
         for layer in range(upto + 1):
             if layer == 1:
                 sent = self.send(features[0])
-                radial = (waves.view(n * k, -1) @ self.radial_mix).view(n, k, -1) * sent[around.other]
-            moments = torch.bmm(radial.transpose(1, 2), angular) * self.moment_scale
-            channels = self._channels(moments, self.mix[layer][self._index(state)])
+                radial = (self.radial_mix.T @ waves) * around.gather(sent)
+            moments = torch.bmm(radial, angular) * self.moment_scale
+            channels = self._channels(moments, self._weights(layer, around))
             features.append((self._invariants(channels) - self.shift[layer]) * self.scale[layer])
         return features, channels
 
-    def _channels(self, moments: Tensor, mix: Tensor) -> list[Tensor]:
+    def _channels(self, moments: Tensor, weights: Sequence[Tensor]) -> list[Tensor]:
         """Left and right channels of every rank, each (atoms, 2C, components); even ranks first, then odd ones."""
         columns = [slice(0, 1), slice(1, 4), slice(4, 13), slice(13, 14), slice(14, 17), slice(17, 26)]
-        weights = mix.view(mix.shape[0], mix.shape[1], -1, 2 * self.channels)
-        a = [
-            torch.bmm(weights[:, :, rank].transpose(1, 2), moments[:, :, columns[rank]])
-            for rank in range(weights.shape[2])
-        ]
+        a = [torch.bmm(w, moments[:, :, c]) for w, c in zip(weights, columns, strict=False)]
         a[0] = a[0].squeeze(2)
         if self.momenta:
             a[3] = a[3].squeeze(2)
         return a
+
+    def _weights(self, layer: int, around: Neighbourhood) -> tuple[Tensor, ...]:
+        """W^l(Z_i) of every atom, one (atoms, 2C, width) per rank; kept while they are not being trained."""
+        mix = self.mix[layer]
+        key = (layer, mix._version, mix.dtype)
+        if key in around.kept:
+            return around.kept[key]
+        chosen = mix[around.index].view(around.index.shape[0], mix.shape[1], -1, 2 * self.channels)
+        weights = chosen.permute(2, 0, 3, 1).contiguous().unbind(0)
+        if not chosen.requires_grad:
+            around.kept[key] = weights
+        return weights
 
     def _invariants(self, channels: list[Tensor]) -> Tensor:
         """Products of channels that change neither under rotation nor under time reversal, (atoms, features)."""
@@ -252,25 +258,22 @@ class AtomicMoments(nn.Module):
     def _neighbourhood(self, state: PhaseState) -> Neighbourhood:
         edges = self.neighbours(state)
         if self._padded is not None:
-            known, at, around = self._padded
-            if known is edges and (at.numbers is state.numbers or torch.equal(at.numbers, state.numbers)):
+            known, numbers, around = self._padded
+            if known is edges and (numbers is state.numbers or torch.equal(numbers, state.numbers)):
                 return around
-        around = Neighbourhood(edges, state.n_atoms, self.cutoff, self._one_hot(state))
-        self._padded = (edges, state, around)
+        around = Neighbourhood(edges, self.cutoff, self._index(state.numbers), self.identity)
+        self._padded = (edges, state.numbers, around)
         return around
 
-    def _index(self, state: PhaseState) -> Tensor:
-        index = self.table[state.numbers]
+    def _index(self, numbers: Tensor) -> Tensor:
+        index = self.table[numbers]
         if (index < 0).any():
-            unknown = sorted(set(state.numbers[index < 0].tolist()))
+            unknown = sorted(set(numbers[index < 0].tolist()))
             raise UnsupportedSystem(
                 f"atomic numbers {unknown} are unknown to this network, it was made for {list(self.species)}: "
                 "use another model, or train one with these species"
             )
         return index
-
-    def _one_hot(self, state: PhaseState) -> Tensor:
-        return self.identity[self._index(state)]
 
 
 class Neighbourhood:
@@ -279,8 +282,11 @@ class Neighbourhood:
     Empty places point from an atom to itself with an offset beyond the cutoff, where every radial function is zero.
     """
 
-    def __init__(self, edges: Edges, n_atoms: int, cutoff: float, species: Tensor) -> None:
-        """Lay out edges that are sorted by their centre."""
+    def __init__(self, edges: Edges, cutoff: float, index: Tensor, identity: Tensor) -> None:
+        """Lay out edges that are sorted by their centre; `index` is the species of every atom."""
+        self.index, self.one_hot = index, identity[index]
+        self.kept: dict[tuple[int, int, torch.dtype], tuple[Tensor, ...]] = {}
+        n_atoms = index.shape[0]
         count = torch.bincount(edges.centre, minlength=n_atoms)
         most = max(int(count.max()), 1)
         first = torch.cumsum(count, 0) - count
@@ -291,17 +297,25 @@ class Neighbourhood:
         self.offsets[..., 0] = 2.0 * cutoff
         self.other[edges.centre, slot] = edges.other
         self.offsets[edges.centre, slot] = edges.offsets
-        self.species = species[self.other]
+        self.offsets = self.offsets.transpose(1, 2).contiguous()
+        self.species = self.one_hot[self.other].transpose(1, 2).contiguous()
+        self.ones = self.offsets.new_ones(n_atoms, 1, most)
 
-    def vectors(self, positions: Tensor) -> Tensor:
-        """Vectors to the neighbours, (atoms, neighbours, 3), Å."""
+    def gather(self, values: Tensor) -> Tensor:
+        """A quantity of every neighbour, (atoms, components, neighbours), from one of every atom."""
         n, k = self.other.shape
-        there = positions.index_select(0, self.other.view(-1)).view(n, k, 3)
-        return there - positions.unsqueeze(1) + self.offsets
+        return values.index_select(0, self.other.view(-1)).view(n, k, -1).transpose(1, 2)
+
+    def differences(self, values: Tensor, offsets: Tensor | None = None) -> Tensor:
+        """Neighbour's value minus one's own, (atoms, components, neighbours)."""
+        there = self.gather(values)
+        if offsets is not None:
+            there = there + offsets
+        return there - values.unsqueeze(2)
 
     def count_within(self, positions: Tensor, cutoff: float) -> Tensor:
         """Neighbours of each atom that are closer than the cutoff."""
-        return (self.vectors(positions).square().sum(2) < cutoff**2).sum(1)
+        return (self.differences(positions, self.offsets).square().sum(1) < cutoff**2).sum(1)
 
 
 class Head(nn.Module):
