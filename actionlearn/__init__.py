@@ -1,6 +1,6 @@
 """actionlearn: molecular dynamics with long steps taken from a learned mechanical action."""
 
-from actionlearn import potentials, schemes, structure, units
+from actionlearn import flows, potentials, schemes, structure, units
 from actionlearn.maps import (
     CorrectedVerlet,
     DirectPredictor,
@@ -48,6 +48,7 @@ __all__ = [
     "equipartition",
     "estimate_symplectic_defect",
     "find_edges",
+    "flows",
     "momentum_drift",
     "potentials",
     "reversal_error",
