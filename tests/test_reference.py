@@ -126,9 +126,23 @@ def test_highest_frequency_of_known_springs():
 
 def test_a_step_that_is_too_large_is_said(tmp_path, whole):
     assert ReferenceSet.open(whole).warnings == []
-    large = sample(cluster(), Springs(), tmp_path, **{**SHORT, "step_fs": 30.0, "temperatures_K": [300.0]})
+    coarse = {"step_fs": 30.0, "record_every": 1, "temperatures_K": [300.0]}
+    large = sample(cluster(), Springs(), tmp_path, **{**SHORT, **coarse})
     assert any("ω_max·dt" in line for line in large.warnings)
     assert any("energy fluctuates" in line for line in large.warnings)
+
+
+class Nothing:
+    def energy(self, state):
+        return torch.zeros(1, dtype=torch.float64)
+
+    def forces(self, state):
+        return torch.zeros_like(state.positions)
+
+
+def test_free_flight_is_no_jump(tmp_path):
+    found = sample(cluster(), Nothing(), tmp_path, **{**SHORT, "temperatures_K": [300.0]}, single=True)
+    assert found.omega_max_per_fs == 0.0 and len(list(found)) == 3 and found.warnings == []
 
 
 # --- repeatable, resumable ------------------------------------------------------------------------

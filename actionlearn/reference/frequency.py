@@ -38,7 +38,7 @@ def highest_frequency(
             for v in basis:
                 w = w - (w * v).sum() * v
         size = float(w.norm())
-        if size < 1e-8 * max(map(abs, diagonal)):
+        if size <= 1e-8 * max(map(abs, diagonal)):
             break
         coupling.append(size)
         basis.append(w / size)
