@@ -12,11 +12,11 @@ import math
 
 import numpy as np
 import torch
-from actionlearn.flows import morse_flow
 from scipy.optimize import least_squares
 
 import actionlearn as al
 from actionlearn.errors import NotConverged
+from actionlearn.flows import morse_flow
 from actionlearn.potentials import Morse
 from actionlearn.potentials.toy_states import morse_state
 from actionlearn.units import FEMTOSECOND
