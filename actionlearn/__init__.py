@@ -7,12 +7,15 @@ from actionlearn.maps import (
     DiscreteAction,
     Displacement,
     LatticeMap,
+    MidpointAction,
+    PredictCorrect,
     ProcessedAction,
 )
 from actionlearn.neighbours import Edges, NeighbourList, find_edges
 from actionlearn.networks import AtomicMoments
 from actionlearn.reference import ReferenceSet, sample
 from actionlearn.schemes import Splitting, Verlet
+from actionlearn.solver import FixedPointSolver
 from actionlearn.state import PhaseState
 from actionlearn.structure import (
     angular_momentum_drift,
@@ -35,9 +38,12 @@ __all__ = [
     "DiscreteAction",
     "Displacement",
     "Edges",
+    "FixedPointSolver",
     "LatticeMap",
+    "MidpointAction",
     "NeighbourList",
     "PhaseState",
+    "PredictCorrect",
     "ProcessedAction",
     "ReferenceSet",
     "Splitting",

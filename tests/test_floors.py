@@ -13,6 +13,7 @@ FLOORS = {
     "state": 0,
     "files": 0,
     "progress": 0,
+    "krylov": 1,
     "neighbours": 1,
     "potentials": 1,
     "systems": 1,

@@ -4,6 +4,8 @@ from actionlearn.maps.corrected import CorrectedVerlet
 from actionlearn.maps.direct import DirectPredictor
 from actionlearn.maps.discrete import DiscreteAction, kick_weights
 from actionlearn.maps.lattice import LatticeMap, LatticeState
+from actionlearn.maps.midpoint import MidpointAction
+from actionlearn.maps.predict_correct import PredictCorrect
 from actionlearn.maps.processed import Displacement, ProcessedAction
 
 __all__ = [
@@ -13,6 +15,8 @@ __all__ = [
     "Displacement",
     "LatticeMap",
     "LatticeState",
+    "MidpointAction",
+    "PredictCorrect",
     "ProcessedAction",
     "kick_weights",
 ]
