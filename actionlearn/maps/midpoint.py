@@ -18,6 +18,8 @@ from actionlearn.units import FEMTOSECOND
 
 Predictor = Callable[[PhaseState], PhaseState]
 
+RECYCLED_PAIRS = 48
+
 
 class MidpointScalar(Protocol):
     """The learned part of S/h: an energy per system, eV, of positions and momenta at the midpoint."""
@@ -61,7 +63,7 @@ class MidpointAction(nn.Module):
         *,
         step_fs: float,
         tolerance: float = 1e-10,
-        guess: str | Predictor = "extrapolation",
+        guess: str | Predictor = "free flight",
         half: MidpointAction | None = None,
         solver: FixedPointSolver | None = None,
         species: Sequence[int] = (),
@@ -69,10 +71,10 @@ class MidpointAction(nn.Module):
     ) -> None:
         """Make the map of one scalar and one step.
 
-        `guess` is where the solver starts: "free flight", "extrapolation" from what earlier steps taught it, or
-        any callable state -> state such as a Verlet step; the converged result does not depend on it. `half`, a
-        map of half the step, takes two steps in place of one that does not converge. `solver` replaces the
-        default solver (and its tolerance).
+        `guess` is where the solver starts: "free flight"; "extrapolation" from secant pairs of the steps before,
+        which pays for nearly harmonic motion and costs a little for hot matter; or any callable state -> state such
+        as a Verlet step. The converged result does not depend on it. `half`, a map of half the step, takes two steps
+        in place of one that does not converge. `solver` replaces the default solver (and its tolerance).
         """
         if not (math.isfinite(step_fs) and step_fs > 0):
             raise InvalidInput(f"step_fs must be positive and finite, not {step_fs}")
@@ -85,8 +87,11 @@ class MidpointAction(nn.Module):
         self.species, self.masses = tuple(species), dict(masses or {})
         self.step_fs = float(step_fs)
         self.guess = guess
-        self.half = half
-        self.solver = FixedPointSolver(tolerance=tolerance) if solver is None else solver
+        self.half_step = half
+        recycle = RECYCLED_PAIRS if guess == "extrapolation" else 0
+        self.solver = FixedPointSolver(tolerance=tolerance, recycle=recycle) if solver is None else solver
+        if guess == "extrapolation" and self.solver.recycle == 0:
+            raise InvalidInput("guess='extrapolation' needs a solver that keeps pairs: give it recycle=40 or so")
         self.halved = 0
         self._system: tuple[Tensor, ...] = ()
 
@@ -145,12 +150,12 @@ class MidpointAction(nn.Module):
                 self.solver.forget()
                 solution = self._solve(self.solver, equation, equation.free_flight())
         except NotConverged:
-            if self.half is None:
+            if self.half_step is None:
                 raise
             if state.n_systems > 1:
                 return PhaseState.batch([self._converged(one) for one in state.unbatch()])
             self.halved += 1
-            return self.half.step(state, 2)
+            return self.half_step.step(state, 2)
         return self._finish(state, equation, solution)
 
     def _solve(

@@ -102,7 +102,7 @@ class MidpointEquation:
         v = torch.randn(self.origin.shape, dtype=self.origin.dtype, generator=generator).to(self.origin.device)
         v = v * self.rows.join(mobile, mobile)
         at = self.free_flight()
-        base = self._plain(at)
+        base = self.old_drift(at)
         small = 1e-5 * float(at.norm()) + 1e-8
         growth = math.nan
         for _ in range(rounds):
@@ -111,12 +111,12 @@ class MidpointEquation:
                 length = v.norm()
                 if not (0.0 < float(length) < math.inf):
                     return 0.0 if float(length) == 0.0 else math.nan
-                v = (self._plain(at + small * v / length) - base) * (length / small)
+                v = (self.old_drift(at + small * v / length) - base) * (length / small)
             growth = math.sqrt(float(v.norm()) / start)
             v = v / v.norm()
         return 2.0 * math.atan(growth)
 
-    def _plain(self, y: Tensor) -> Tensor:
+    def old_drift(self, y: Tensor) -> Tensor:
         """G with the drift of the momenta in y."""
         g = self(y)
         _, late = self.rows.split(y - g)
