@@ -337,7 +337,7 @@ def test_structure_comes_with_convergence():
         k: al.symplectic_defect(al.PredictCorrect(nowhere, action, iterations=k), state, method="differences")
         for k in (2, 6)
     }
-    assert 1e-3 < defects[2] and defects[6] < 1e-2 * defects[2]
+    assert 1e-3 < defects[2] and 1e-8 < defects[6] < 0.1 * defects[2], defects
     converged = al.PredictCorrect(nowhere, action)
     assert al.symplectic_defect(converged, state) < 1e-9 and al.reversal_error(converged, state) < 1e-10
     with pytest.raises(InvalidInput, match="iterations must be 0 or more"):
