@@ -42,17 +42,16 @@ class Failing(Springs):
 
 
 class KilledOnce(Springs):
-    """Springs that end their process with SIGKILL in the `after`th call, if the flag file does not exist yet."""
+    """Springs that end their process with SIGKILL, once, when there is a stretch in the folder."""
 
-    def __init__(self, flag, after):
+    def __init__(self, folder):
         super().__init__()
-        self.flag = Path(flag)
-        self.after = after
+        self.folder = Path(folder)
 
     def forces(self, state):
-        self.after -= 1
-        if self.after == 0 and not self.flag.exists():
-            self.flag.touch()
+        flag = self.folder.with_name("killed")
+        if not flag.exists() and list(self.folder.glob("stretch-*.npz")):
+            flag.touch()
             os.kill(os.getpid(), 9)
         return super().forces(state)
 

@@ -8,7 +8,7 @@ import ase
 import numpy as np
 import pytest
 import torch
-from sampled_potentials import Failing, Springs
+from sampled_potentials import Failing, KilledOnce, Springs
 
 from actionlearn import PhaseState
 from actionlearn.errors import CalculatorFailed, DataError, InvalidInput, InvalidState
@@ -179,6 +179,15 @@ def test_a_stopped_run_keeps_what_it_has_and_goes_on(whole, tmp_path, calls, mon
     assert not ReferenceSet.open(folder).complete
     sample(cluster(), Springs(), folder, **SHORT)
     assert files(folder) == files(whole)
+
+
+def test_a_killed_worker_is_said_and_leaves_no_trace(whole, tmp_path):
+    folder = tmp_path / "set"
+    with pytest.raises(CalculatorFailed, match="a worker process died.*are kept in"):
+        sample(cluster(), KilledOnce(folder), folder, **SHORT, processes=2)
+    sample(cluster(), KilledOnce(folder), folder, **SHORT)
+    stretches = {name: content for name, content in files(whole).items() if name != "manifest.json"}
+    assert {name: content for name, content in files(folder).items() if name != "manifest.json"} == stretches
 
 
 def test_more_stretches_later(whole, tmp_path):
