@@ -1,6 +1,7 @@
 """actionlearn: molecular dynamics with long steps taken from a learned mechanical action."""
 
-from actionlearn import flows, potentials, schemes, structure, units
+from actionlearn import dynamics, flows, potentials, schemes, structure, units
+from actionlearn.dynamics import simulate
 from actionlearn.maps import (
     CorrectedVerlet,
     DirectPredictor,
@@ -50,6 +51,7 @@ __all__ = [
     "Verlet",
     "angular_momentum_drift",
     "as_step",
+    "dynamics",
     "energy_drift",
     "equipartition",
     "estimate_symplectic_defect",
@@ -60,6 +62,7 @@ __all__ = [
     "reversal_error",
     "sample",
     "schemes",
+    "simulate",
     "step_jacobian",
     "structure",
     "symplectic_defect",

@@ -33,6 +33,10 @@ class NonFinite(ActionlearnError, ArithmeticError):
     """A step produced numbers that are not finite."""
 
 
+class DriftTooLarge(ActionlearnError, RuntimeError):
+    """The conserved energy of a run moves away faster than it may."""
+
+
 class NotConverged(ActionlearnError, RuntimeError):
     """An implicit equation was not solved to its tolerance.
 

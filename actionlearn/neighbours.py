@@ -109,14 +109,17 @@ class NeighbourList:
         self.skin = skin
         self.half = half
         self.searches = 0
+        self._generation = _generation
         self._positions: Tensor | None = None  # where the edges were searched
         self._frame: tuple[Tensor, ...] = ()
         self._edges: Edges | None = None
 
     def __call__(self, state: PhaseState) -> Edges:
         """Edges of the state, searched only when needed."""
-        if self._edges is None or _search_always or not self._still_complete(state):
+        stale = self._generation != _generation or _search_always
+        if self._edges is None or stale or not self._still_complete(state):
             self._edges = find_edges(state, self.cutoff + self.skin, half=self.half)
+            self._generation = _generation
             # copies, so that a change in place is noticed too
             self._positions = state.positions.detach().clone()
             self._frame = tuple(part.detach().clone() for part in (state.system, state.cell, state.pbc))
@@ -134,6 +137,13 @@ class NeighbourList:
 
 
 _search_always = False
+_generation = 0
+
+
+def forget_edges() -> None:
+    """Make every neighbour list search anew when it is next called, as in a process that has just started."""
+    global _generation
+    _generation += 1
 
 
 @contextlib.contextmanager

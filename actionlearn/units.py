@@ -20,6 +20,9 @@ COULOMB: float = _ase_units.Hartree * _ase_units.Bohr
 KCAL_PER_MOL: float = _ase_units.kcal / _ase_units.mol
 """One kcal/mol in eV."""
 
+GIGAPASCAL: float = _ase_units.GPa
+"""One gigapascal in eV/Å³."""
+
 GRAM_PER_CM3: float = _ase_units.kg / 1000.0 / (_ase_units.m / 100.0) ** 3
 """One g/cm³ in u/Å³."""
 

@@ -29,6 +29,7 @@ FLOORS = {
     "training": 3,
     "checkpoint": 3,
     "validation": 4,
+    "dynamics": 4,
     "ase": 4,
     "analysis": 4,
     "pictures": 4,

@@ -1,0 +1,172 @@
+"""Runs of a map in an ensemble: one system or a batch of replicas of any sizes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from actionlearn.dynamics.ensemble import Ensemble, Map, Microcanonical, positive_whole
+from actionlearn.dynamics.fit import check_finite, check_fit
+from actionlearn.dynamics.record import Record
+from actionlearn.dynamics.restart import read_restart, without_memory, write_restart
+from actionlearn.errors import DataError, InvalidInput
+from actionlearn.potentials.protocol import Potential
+from actionlearn.state import PhaseState
+
+LOOK_EVERY = 20
+"""Moves after which a run is looked at in any case: for numbers that are not finite, and mean temperatures."""
+
+ENERGY_EVERY = 100
+"""Moves between two conserved energies, where they are followed."""
+
+
+class Engine:
+    """A state on its way: advanced, looked at, written to disk and read back."""
+
+    def __init__(
+        self,
+        model: Map,
+        state: PhaseState,
+        ensemble: Ensemble | None = None,
+        *,
+        potential: Potential | None = None,
+        drift_limit: float | None = None,
+        policy: str = "raise",
+    ) -> None:
+        """See that the map fits the system and that the ensemble can work on both."""
+        if not hasattr(model, "step") or not hasattr(model, "step_fs"):
+            raise InvalidInput(
+                f"model must be a map with step(state, n) and step_fs, got {type(model).__name__}: "
+                "load one with al.load, or build one such as al.Verlet(potential, step_fs=…)"
+            )
+        self.model, self.ensemble = model, ensemble or Microcanonical()
+        self.move_fs = model.step_fs * self.ensemble.steps_per_move
+        self.record = Record(self.move_fs, potential=potential, drift_limit=drift_limit, policy=policy)
+        self.state = state
+        check_fit(model, state)
+        with torch.no_grad():
+            self.ensemble.begin(model, state)
+        self.state = without_memory(state, model)
+
+    @property
+    def moves(self) -> int:
+        """Moves made so far."""
+        return self.record.steps
+
+    def until_look(self) -> int:
+        """Moves until the run is to be looked at."""
+        return LOOK_EVERY - self.moves % LOOK_EVERY
+
+    def advance(self, n: int) -> None:
+        """N moves; the state stays as it was if one of them fails."""
+        self.record.start_clock()
+        with torch.no_grad():
+            after = self.ensemble.advance(self.model, self.state, n)
+        self.record.stepped(n)
+        check_finite(after, self.model)
+        self.state = after
+        if self.moves % LOOK_EVERY == 0:
+            self.record.look(after, self.ensemble, energy=self.moves % ENERGY_EVERY == 0)
+
+    def take(self, state: PhaseState) -> None:
+        """Go on from another state, after somebody changed the system."""
+        check_fit(self.model, state)
+        self.state = state
+
+    def run(self, n: int, every: int, observe: Callable[[], None]) -> None:
+        """N moves, calling `observe` after each multiple of `every`."""
+        end = self.moves + n
+        while self.moves < end:
+            self.advance(min(self.until_look(), every - self.moves % every, end - self.moves))
+            if self.moves % every == 0:
+                observe()
+
+    def save(self, path: str | Path) -> None:
+        """Write a restart file and go on as from it."""
+        content = {
+            "step_fs": self.move_fs,
+            "kind": self.model.kind,
+            "ensemble": type(self.ensemble).__name__,
+            "memory": self.ensemble.memory(),
+            "record": self.record.memory(),
+        }
+        write_restart(path, self.state, content)
+        self.state = without_memory(self.state, self.model)
+
+    def load(self, path: str | Path) -> None:
+        """Go on from a restart file."""
+        state, content = read_restart(path)
+        state = state.to(device=self.state.positions.device)
+        mine = {"step_fs": self.move_fs, "kind": self.model.kind, "ensemble": type(self.ensemble).__name__}
+        for name, expected in mine.items():
+            if content[name] != expected:
+                raise DataError(f"{path} was written with {name} {content[name]!r}, this run has {expected!r}")
+        for name in ("numbers", "system", "fixed", "masses"):
+            if not torch.equal(getattr(state, name), getattr(self.state, name)):
+                raise DataError(f"{path} was written for other atoms than these: their {name} differ")
+        self.ensemble.recall(content["memory"])
+        self.record.recall(content["record"])
+        self.state = without_memory(state, self.model)
+
+    def summary(self) -> dict[str, Any]:
+        """Steps, speed, temperatures, drift and what the ensemble has to say."""
+        return self.record.summary(self.state, self.model, self.ensemble)
+
+
+@dataclasses.dataclass(frozen=True)
+class Simulated:
+    """Where a simulation ended, and its summary."""
+
+    state: PhaseState
+    summary: dict[str, Any]
+
+    @property
+    def states(self) -> list[PhaseState]:
+        """The systems one by one."""
+        return self.state.unbatch()
+
+
+def simulate(
+    model: Map,
+    states: PhaseState | Sequence[PhaseState],
+    steps: int,
+    *,
+    ensemble: Ensemble | None = None,
+    observe: Callable[[int, PhaseState], None] | None = None,
+    every: int = 100,
+    potential: Potential | None = None,
+    drift_limit: float | None = None,
+    policy: str = "raise",
+    restart: str | Path | None = None,
+    restart_every: int = 1000,
+) -> Simulated:
+    """Move one system, or replicas of any sizes at once, by a number of steps.
+
+    `observe(step, state)` is called at the start and after every `every` steps with the whole batch. Microcanonical
+    unless an `ensemble` is given (`Langevin`, `VelocityRescaling`, `GeneralisedHMC` from `actionlearn.dynamics`),
+    whose generator serves all replicas in turn. A `potential` is only asked for energies, to follow their drift.
+
+    With `restart`, a file is written every `restart_every` steps and at the end; where it exists, the run goes on
+    from there until it has made `steps` in all, giving what it would have given without a break.
+    """
+    every, restart_every = positive_whole("every", every), positive_whole("restart_every", restart_every)
+    if not isinstance(steps, int) or steps < 0:
+        raise InvalidInput(f"steps must be a whole number, zero or more, got {steps!r}")
+    start = states if isinstance(states, PhaseState) else PhaseState.batch(states)
+    engine = Engine(model, start, ensemble, potential=potential, drift_limit=drift_limit, policy=policy)
+    if restart is not None and Path(restart).exists():
+        engine.load(restart)
+    elif observe is not None:
+        observe(0, engine.state)
+    while engine.moves < steps:
+        n = steps - engine.moves
+        if restart is not None:
+            n = min(n, restart_every - engine.moves % restart_every)
+        engine.run(n, every, lambda: observe(engine.moves, engine.state) if observe else None)
+        if restart is not None:
+            engine.save(restart)
+    return Simulated(engine.state, engine.summary())

@@ -1,0 +1,50 @@
+"""Whether a map was made for a system."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from ase.data import chemical_symbols
+
+from actionlearn.dynamics.ensemble import Map
+from actionlearn.errors import NonFinite, UnsupportedSystem
+from actionlearn.state import PhaseState
+
+MASS_TOLERANCE = 1e-3
+"""Relative difference between masses that are still the same: that of successive tables, not of isotopes."""
+
+
+def check_fit(model: Map, state: PhaseState) -> None:
+    """Refuse species and masses that the map was not made for."""
+    species = tuple(getattr(model, "species", None) or ())
+    strangers = sorted(set(state.numbers.tolist()) - set(species)) if species else []
+    if strangers:
+        raise UnsupportedSystem(
+            f"this model was made for {_symbols(species)}, the system also contains {_symbols(strangers)}: "
+            "train a model with these species"
+        )
+    masses = getattr(model, "masses", None)
+    for Z, expected in (masses if isinstance(masses, Mapping) else {}).items():
+        m = state.masses[state.numbers == int(Z)]
+        wrong = (m / expected - 1.0).abs() > MASS_TOLERANCE
+        if bool(wrong.any()):
+            raise UnsupportedSystem(
+                f"this model was made for {chemical_symbols[int(Z)]} of mass {expected:g} u, the system has "
+                f"{float(m[wrong][0]):g} u: a long step depends on the masses, set them as in training"
+            )
+
+
+def check_finite(state: PhaseState, model: Map) -> None:
+    """Raise `NonFinite` naming the first atom that is lost."""
+    sound = torch.isfinite(state.positions).all(1) & torch.isfinite(state.momenta).all(1)
+    if not bool(sound.all()):
+        atom = int((~sound).nonzero()[0])
+        raise NonFinite(
+            f"atom {atom} has a position or momentum that is not finite after a step of {model.step_fs:g} fs: "
+            "the trajectory has blown up; relax the start, lower the temperature, or use a model of a shorter step"
+        )
+
+
+def _symbols(numbers: tuple[int, ...] | list[int]) -> str:
+    return ", ".join(chemical_symbols[int(Z)] if 0 <= int(Z) < len(chemical_symbols) else str(Z) for Z in numbers)
