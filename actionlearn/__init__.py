@@ -1,6 +1,7 @@
 """actionlearn: molecular dynamics with long steps taken from a learned mechanical action."""
 
 from actionlearn import dynamics, flows, potentials, schemes, structure, units
+from actionlearn.dataset import Dataset
 from actionlearn.dynamics import simulate
 from actionlearn.maps import (
     CorrectedVerlet,
@@ -35,6 +36,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AtomicMoments",
     "CorrectedVerlet",
+    "Dataset",
     "DirectPredictor",
     "DiscreteAction",
     "Displacement",

@@ -1,0 +1,156 @@
+"""Losses vanish on exact maps and on nothing else; data sets cut, split and batch stretches."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from harmonic_stretches import MASSES, STEP_FS, Spring, exact_discrete, exact_processed, stretch
+
+import actionlearn as al
+from actionlearn.dataset import Dataset
+from actionlearn.errors import DataError, InvalidInput
+from actionlearn.losses import (
+    force_loss,
+    map_loss,
+    processed_residuals,
+    processed_verlet_residuals,
+    rough_momenta,
+    step_errors,
+    stretched,
+)
+from actionlearn.units import FEMTOSECOND
+
+
+def harmonic(theta=1.5, length=2, **options):
+    return Dataset([stretch(theta, seed=k, **options) for k in range(4)], step_fs=STEP_FS, length=length)
+
+
+@pytest.mark.parametrize("theta", [0.5, 1.5, 2.5])
+def test_losses_of_exact_maps_vanish(theta):
+    windows = harmonic(theta).windows([0, 3, 7])
+    assert map_loss(exact_discrete(theta), windows) < 1e-20
+    windows = harmonic(theta, length=3, n_frames=20).windows([0, 3, 7])
+    assert map_loss(exact_processed(theta), windows) < 1e-18
+    assert map_loss(exact_discrete(theta), windows) < 1e-20  # two steps unrolled
+
+
+def test_losses_of_wrong_maps_do_not_vanish():
+    windows = harmonic(1.5).windows(range(8))
+    assert map_loss(exact_discrete(1.4), windows) > 1e-4
+    free_flight = al.DiscreteAction([Spring(0.0)], step_fs=STEP_FS)
+    assert map_loss(free_flight, windows) == pytest.approx(1.0, rel=0.5)
+
+
+def test_positions_alone_leave_the_displacement_open_and_the_loss_closes_it():
+    windows = harmonic(1.5, length=3, n_frames=20).windows(range(8))
+    kicks, lifts = processed_verlet_residuals(exact_processed(1.5, twist=1.05), windows)
+    assert kicks.abs().max() < 1e-12
+    assert lifts.square().mean().sqrt() > 0.05
+
+
+def test_the_general_processed_loss_agrees_with_the_real_map():
+    data = harmonic(1.5)
+    rq, rp = processed_residuals(exact_processed(1.5), data.windows([0, 5]))
+    assert max(rq.abs().max(), rp.abs().max()) < 2e-3  # the momenta are solved to about a thousandth
+    rq, rp = processed_residuals(exact_processed(1.5, twist=1.1), data.windows([0, 5]))
+    assert max(rq.abs().max(), rp.abs().max()) > 0.05
+    assert step_errors(exact_processed(1.5), data).momentum < 1e-12
+    assert step_errors(exact_processed(1.5, twist=1.1), data).momentum > 0.05
+
+
+def test_stretching_and_its_rough_inverse():
+    chi = exact_processed(2.0).displacement
+    state = stretch(2.0).state(0)
+    exact = chi.stretch(state, state.momenta)
+    assert torch.allclose(stretched(chi, state, state.momenta), exact, rtol=1e-9)
+    assert torch.allclose(rough_momenta(chi, state), chi.enter(state).momenta, rtol=1e-6)
+
+
+def test_errors_are_relative_and_of_one_step():
+    data = harmonic(1.0)
+    assert step_errors(exact_discrete(1.0), data).position < 1e-12
+    errors = step_errors(al.DiscreteAction([Spring(0.0)], step_fs=STEP_FS), data)
+    assert errors.momentum == pytest.approx(1.0, abs=1e-12)  # free flight changes no momenta
+    windows = data.windows(range(len(data)))
+    first, last = windows.frames
+    m, h = first.masses.unsqueeze(1), STEP_FS * FEMTOSECOND
+    dq = last.positions - first.positions
+    by_hand = ((m * (dq - h * first.velocities) ** 2).sum() / (m * dq**2).sum()).sqrt()
+    assert errors.position == pytest.approx(float(by_hand), rel=1e-12)
+
+
+def test_forces_are_matched_in_the_same_units():
+    data = harmonic(1.0)
+    omega = 1.0 / (STEP_FS * FEMTOSECOND)
+    assert force_loss(Spring(omega**2), data.windows([0, 1]), STEP_FS) < 1e-25
+    assert force_loss(Spring(0.0), data.windows(range(len(data))), STEP_FS) == pytest.approx(1.0, rel=0.3)
+
+
+def test_the_loss_has_no_units():
+    """Heavier atoms, another temperature: the same loss."""
+    losses = [
+        float(map_loss(exact_discrete(1.2), harmonic(1.5, temperature_K=T, masses=masses).windows(range(8))))
+        for T, masses in [(300.0, MASSES), (900.0, MASSES), (300.0, {1: 1.008, 8: 15.999})]
+    ]
+    assert np.allclose(losses, losses[0], rtol=1e-9)
+
+
+# --- data -----------------------------------------------------------------------------------------
+
+
+def test_windows_are_what_was_recorded():
+    data = harmonic(1.5, length=3, n_frames=12)
+    assert len(data) == 4 * (12 - 2 * 4) and data.species == (29, 79)
+    s = data.stretches[1]
+    windows = data.windows([5, 0])
+    for n, start in enumerate((1, 5, 9)):
+        state = windows.frames[n].select(0)
+        assert np.array_equal(state.positions, s.frames.positions[start])
+        assert np.array_equal(state.momenta, s.frames.momenta[start])
+        assert np.array_equal(windows.forces[n][:3], s.frames.forces[start])
+    assert np.allclose(
+        windows.action[:, 0], [s.frames.action[5] - s.frames.action[1], np.diff(s.frames.action[5::4])[0]]
+    )
+    back = windows.reversed()
+    assert torch.equal(back.frames[0].momenta, -windows.frames[2].momenta)
+    assert torch.equal(back.action[0], windows.action[1])
+    assert data.windows([0], torch.float32).frames[0].positions.dtype == torch.float32
+
+
+def test_splits_share_no_stretch_and_follow_the_seed():
+    stretches = [stretch(1.0, seed=k, temperature_K=T) for k in range(10) for T in (300.0, 500.0, 700.0)]
+    data = Dataset(stretches, step_fs=STEP_FS)
+    parts = data.split(seed=3, validation=0.2, test=0.2)
+    names = [{s.name for s in part.stretches} for part in parts]
+    assert [len(n) for n in names] == [18, 6, 6] and len(set.union(*names)) == 30
+    assert all({s.temperature_K for s in part.stretches} == {300.0, 500.0, 700.0} for part in parts)
+    again, other = (data.split(seed=seed, validation=0.2, test=0.2)[1] for seed in (3, 4))
+    assert [s.name for s in again.stretches] == [s.name for s in parts[1].stretches]
+    assert [s.name for s in other.stretches] != [s.name for s in parts[1].stretches]
+    with pytest.raises(InvalidInput, match="2 stretches cannot be split"):
+        Dataset(stretches[:2], step_fs=STEP_FS).split()
+
+
+def test_batches_hold_every_window_once_within_the_budget():
+    data = Dataset([stretch(1.0, seed=k, n_atoms=n) for k, n in enumerate((2, 5, 9))], step_fs=STEP_FS)
+    order = data.order(atoms=10, seed=1, epoch=0)
+    assert sorted(k for batch in order for k in batch) == list(range(len(data)))
+    sizes = [data.windows(batch).frames[0].n_atoms for batch in order]
+    assert max(sizes) <= 10 and np.mean(sizes) > 6
+    assert order == data.order(10, 1, 0) != data.order(10, 1, 1)
+    assert len(data.order(atoms=1, seed=0, epoch=0)) == len(data)
+
+
+def test_bad_data_and_wishes_are_named():
+    with pytest.raises(InvalidInput, match=r"step_fs=7 is no multiple of the 2 fs"):
+        Dataset([stretch(1.0)], step_fs=7.0)
+    with pytest.raises(InvalidInput, match="spans 22 fs, too short for 4 frames"):
+        Dataset([stretch(1.0)], step_fs=STEP_FS, length=4)
+    heavy = dataclasses.replace(stretch(1.0, seed=1, masses={29: 65.0}), name="heavy")
+    with pytest.raises(DataError, match="element 29 has masses 63.546 and 65 u, the latter in heavy"):
+        Dataset([stretch(1.0), heavy], step_fs=STEP_FS)
+    with pytest.raises(InvalidInput, match="at least 2 frames, not 1"):
+        Dataset([stretch(1.0)], step_fs=STEP_FS, length=1)
+    with pytest.raises(InvalidInput, match="windows of 3 frames or more, not 2"):
+        map_loss(exact_processed(1.0), harmonic(1.0).windows([0]))
