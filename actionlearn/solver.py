@@ -46,7 +46,7 @@ class SolverStatistics:
 
     @property
     def evaluations_per_solve(self) -> float:
-        """Gradient evaluations per system and step."""
+        """Gradient evaluations per system and step, those of failed attempts included."""
         return self.evaluations / max(self.solves, 1)
 
     def add(self, solution: Solution) -> None:
@@ -220,6 +220,7 @@ class FixedPointSolver:
         solution = Solution(values, points, residual, counts, newton)
         if iterations is None and bool(active.any()):
             self.statistics.failures += int(active.sum())
+            self.statistics.evaluations += int(counts.sum())
             self.forget()
             self._raise(solution, active, advice)
         self.statistics.add(solution)

@@ -73,7 +73,8 @@ class MidpointAction(nn.Module):
 
         `guess` is where the solver starts: "free flight"; "extrapolation" from secant pairs of the steps before,
         which pays for nearly harmonic motion and costs a little for hot matter; or any callable state -> state such
-        as a Verlet step. The converged result does not depend on it. `half`, a map of half the step, takes two steps
+        as a Verlet step. The converged result does not depend on it; where it leads nowhere, free flight is tried.
+        `half`, a map of half the step, takes two steps
         in place of one that does not converge. `solver` replaces the default solver (and its tolerance).
         """
         if not (math.isfinite(step_fs) and step_fs > 0):
@@ -144,11 +145,14 @@ class MidpointAction(nn.Module):
         equation = MidpointEquation(self.derivatives, state.detach(), self.step_fs * FEMTOSECOND)
         self._recognise(state)
         try:
+            guess, free = self._first_guess(equation), equation.free_flight()
             try:
-                solution = self._solve(self.solver, equation, self._first_guess(equation))
-            except NonFinite:  # led astray by its guess or memory: once more without them
-                self.solver.forget()
-                solution = self._solve(self.solver, equation, equation.free_flight())
+                solution = self._solve(self.solver, equation, guess)
+            except (NonFinite, NotConverged):
+                if torch.equal(guess, free):
+                    raise
+                self.solver.forget()  # led astray by its guess or by stale pairs: once more without them
+                solution = self._solve(self.solver, equation, free)
         except NotConverged:
             if self.half_step is None:
                 raise
@@ -200,15 +204,16 @@ class MidpointAction(nn.Module):
     # --- first guess ------------------------------------------------------------------------------
 
     def _first_guess(self, equation: MidpointEquation) -> Tensor:
-        if callable(self.guess):
-            return equation.guess_from(self.guess(equation.state).detach())
         free = equation.free_flight()
-        guess = self.solver.predict(equation.origin) if self.guess == "extrapolation" else None
-        if guess is None:
+        if callable(self.guess):
+            guess = equation.guess_from(self.guess(equation.state).detach())
+            return torch.where(torch.isfinite(guess).all(1, keepdim=True), guess, free)
+        predicted = self.solver.predict(equation.origin) if self.guess == "extrapolation" else None
+        if predicted is None:
             return free
         # far-fetched extrapolations, as after a jump to another structure, are not worth a try
-        bold = guess.norm(dim=1) > 10.0 * (free.norm(dim=1) + equation.thermal())
-        return torch.where((bold | ~torch.isfinite(guess).all(1)).unsqueeze(1), free, guess)
+        modest = predicted.norm(dim=1) <= 10.0 * (free.norm(dim=1) + equation.thermal())
+        return torch.where(modest.unsqueeze(1), predicted, free)
 
     def _recognise(self, state: PhaseState) -> None:
         """Let the solver forget when other systems come along."""
