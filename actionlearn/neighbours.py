@@ -16,8 +16,14 @@ import torch
 import vesin
 from torch import Tensor
 
-from actionlearn.errors import InvalidInput
+from actionlearn.errors import InvalidInput, NonFinite
 from actionlearn.state import PhaseState
+
+#: Coordinates beyond this (Å) belong to no simulation, and overflow the bins of the search.
+FURTHEST = 1e6
+
+#: The same for how far atoms spread along a direction that does not repeat while others do.
+WIDEST = 500.0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -52,6 +58,7 @@ def find_edges(state: PhaseState, cutoff: float, *, half: bool = False) -> Edges
     With `half`, each pair comes once instead of in both directions.
     """
     q = state.positions.detach().cpu().to(torch.float64).numpy()
+    _refuse_explosions(q)
     cells = state.cell.detach().cpu().to(torch.float64).numpy()
     pbc = state.pbc.cpu().numpy()
     if q.shape[1] < 3:
@@ -62,9 +69,9 @@ def find_edges(state: PhaseState, cutoff: float, *, half: bool = False) -> Edges
     first = 0
     for k, count in enumerate(counts):
         points = q[first : first + count]
-        # without a direction to repeat in, vesin still wants a box of full rank
-        cell = _complete_cell(cells[k], pbc[k])
-        i, j, s = search.compute(points, cell, pbc[k], quantities="ijS")
+        mixed = pbc[k].any() and not pbc[k].all()
+        cell = _with_room(points, cells[k], pbc[k], cutoff) if mixed else cells[k]
+        i, j, s = search.compute(points, cell, pbc[k] | mixed, quantities="ijS")
         centres.append(i.astype(np.int64) + first)
         others.append(j.astype(np.int64) + first)
         shifts.append(s.astype(np.float64))
@@ -80,15 +87,35 @@ def find_edges(state: PhaseState, cutoff: float, *, half: bool = False) -> Edges
     return Edges(centre, torch.from_numpy(np.concatenate(others)).to(device), shift, offsets[:, :dims].detach())
 
 
-def _complete_cell(cell: np.ndarray, pbc: np.ndarray) -> np.ndarray:
-    """Replace the vectors of directions that do not repeat by unit vectors normal to those that do."""
+def _refuse_explosions(q: np.ndarray) -> None:
+    astray = ~(np.abs(q) <= FURTHEST).all(axis=1)
+    if astray.any():
+        atom = int(astray.argmax())
+        raise NonFinite(
+            f"atom {atom} is at {q[atom].tolist()} Å, expected finite coordinates within {FURTHEST:g}: the run has "
+            "exploded, shorten its step or start from a relaxed structure"
+        )
+
+
+def _with_room(points: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cutoff: float) -> np.ndarray:
+    """Replace the vectors of directions that do not repeat by normals long enough to part all images.
+
+    Under mixed boundaries vesin takes seconds, or divides by zero, where atoms spread over many lengths of a vector
+    along which nothing repeats; with room for all of them such a direction may as well be periodic.
+    """
     cell = cell.copy()
     kept = [cell[d] for d in range(3) if pbc[d]]
     for d in range(3):
         if not pbc[d]:
-            basis = np.linalg.svd(np.array(kept).reshape(-1, 3))[2][len(kept)]
-            cell[d] = basis
-            kept.append(basis)
+            normal = np.linalg.svd(np.array(kept).reshape(-1, 3))[2][len(kept)]
+            spread = float(np.ptp(points @ normal))
+            if spread > WIDEST:
+                raise NonFinite(
+                    f"atoms spread over {spread:g} Å along direction {d}, expected at most {WIDEST:g} where others are "
+                    "periodic: the run has exploded, or atoms left the surface; shorten its step or remove them"
+                )
+            cell[d] = (spread + 2.0 * cutoff) * normal
+            kept.append(normal)
     return cell
 
 

@@ -6,7 +6,7 @@ import torch
 from ase.build import bulk
 
 from actionlearn import NeighbourList, PhaseState, find_edges
-from actionlearn.errors import InvalidInput
+from actionlearn.errors import InvalidInput, NonFinite
 from actionlearn.potentials import LennardJones, SecondMomentMetals
 
 CELLS = {
@@ -103,6 +103,31 @@ def test_a_batch_has_the_edges_of_its_systems():
 def test_vectors_are_as_long_as_the_search_says():
     state = scattered(5, CELLS["triclinic"], (True, True, True), spread=3.0)
     assert find_edges(state, 3.3).vectors(state.positions).norm(dim=1).max() < 3.3
+
+
+@pytest.mark.parametrize("where", [float("nan"), float("inf"), 1e12])
+@pytest.mark.parametrize("pbc", [(True, True, True), (False, False, False)])
+def test_exploded_positions_are_refused_by_name(where, pbc):
+    state = scattered(5, CELLS["cubic"], pbc)
+    with pytest.raises(NonFinite, match=r"atom 3 is at \[.*the run has exploded, shorten its step"):
+        NeighbourList(3.0)(moved(state, 3, [0.0, where, 0.0]))
+
+
+@pytest.mark.parametrize("pbc", [(True, False, False), (False, True, True)])
+def test_wide_slabs_and_wires_are_searched_at_once(pbc):
+    state = scattered(6, CELLS["triclinic"], pbc)
+    free = [d for d in range(3) if not pbc[d]]
+    wide = state.positions.clone()
+    wide[:3, free] += 300.0
+    wide[1] += 40 * state.cell[0, pbc.index(True)]
+    state = state.moved(wide, state.momenta)
+    back = state.moved(wide.clone(), state.momenta)
+    back.positions[1] -= 40 * state.cell[0, pbc.index(True)]
+    distances = [find_edges(s, 3.0).vectors(s.positions).norm(dim=1).sort().values for s in (state, back)]
+    assert len(distances[0]) == len(brute_force(back, 3.0)) > 0
+    assert torch.allclose(*distances, atol=1e-11)
+    with pytest.raises(NonFinite, match="atoms spread over .* expected at most 500 where others are periodic"):
+        find_edges(moved(state, 0, [1e4, 1e4, 1e4]), 3.0)
 
 
 def bent_energy(state, cutoff=3.7):
