@@ -88,6 +88,12 @@ class PhaseState:
         new.__dict__["momenta"] = momenta
         return new
 
+    def in_cell(self, cell: Tensor, positions: Tensor) -> PhaseState:
+        """The same systems in other cells, (systems, 3, 3), without validating again."""
+        new = self.moved(positions, self.momenta)
+        new.__dict__["cell"] = cell
+        return new
+
     def drift(self, time: float) -> PhaseState:
         """Free flight, q + t·p/m; fixed atoms stay."""
         return self.moved(self.positions + (time * self.inverse_masses) * self.momenta, self.momenta)

@@ -131,7 +131,8 @@ class GeneralisedHMC(Langevin):
         change = self.volume_step * self.normal(U, U.shape)  # of ln V
         log_u = self._log_uniform(U)
         scale = (change / 3.0).exp()
-        new = _scaled(state, scale)
+        q = state.positions * scale[state.system].unsqueeze(1)
+        new = state.in_cell(scale[:, None, None] * state.cell, q)
         V = torch.linalg.det(state.cell).abs()
         work = self.pressure_GPa * GIGAPASCAL * V * torch.expm1(change)
         U_new = self.energy(model, new)
@@ -198,18 +199,7 @@ def _choose(mask: Tensor, new: PhaseState, old: PhaseState) -> PhaseState:
     q, p = torch.where(atoms, new.positions, old.positions), torch.where(atoms, new.momenta, old.momenta)
     if new.cell is old.cell:
         return new.moved(q, p)
-    return _in_cell(new, torch.where(mask[:, None, None], new.cell, old.cell), q, p)
-
-
-def _scaled(state: PhaseState, scale: Tensor) -> PhaseState:
-    """Each system's cell and positions times a factor, momenta as they are."""
-    q = state.positions * scale[state.system].unsqueeze(1)
-    return _in_cell(state, scale[:, None, None] * state.cell, q, state.momenta)
-
-
-def _in_cell(state: PhaseState, cell: Tensor, q: Tensor, p: Tensor) -> PhaseState:
-    same = {name: getattr(state, name) for name in ("masses", "numbers", "pbc", "fixed", "system")}
-    return PhaseState(positions=q, momenta=p, cell=cell, **same)
+    return new.moved(q, p).in_cell(torch.where(mask[:, None, None], new.cell, old.cell), q)
 
 
 def _check_scalable(state: PhaseState) -> None:
