@@ -1,6 +1,7 @@
 """actionlearn: molecular dynamics with long steps taken from a learned mechanical action."""
 
 from actionlearn import dynamics, flows, potentials, schemes, structure, units
+from actionlearn.checkpoint import load, save
 from actionlearn.dataset import Dataset
 from actionlearn.dynamics import simulate
 from actionlearn.maps import (
@@ -59,10 +60,12 @@ __all__ = [
     "estimate_symplectic_defect",
     "find_edges",
     "flows",
+    "load",
     "momentum_drift",
     "potentials",
     "reversal_error",
     "sample",
+    "save",
     "schemes",
     "simulate",
     "step_jacobian",

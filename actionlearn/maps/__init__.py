@@ -1,5 +1,6 @@
 """Large-step maps made from potentials."""
 
+from actionlearn.maps.blueprint import Blueprint
 from actionlearn.maps.corrected import CorrectedVerlet
 from actionlearn.maps.direct import DirectPredictor
 from actionlearn.maps.discrete import DiscreteAction, kick_weights
@@ -9,6 +10,7 @@ from actionlearn.maps.predict_correct import PredictCorrect
 from actionlearn.maps.processed import Displacement, ProcessedAction
 
 __all__ = [
+    "Blueprint",
     "CorrectedVerlet",
     "DirectPredictor",
     "DiscreteAction",

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from actionlearn.maps.guard import SystemGuard
 from actionlearn.networks.atomic_moments import AtomicMoments
 from actionlearn.state import PhaseState
 from actionlearn.units import FEMTOSECOND
@@ -30,13 +31,22 @@ class DirectPredictor(nn.Module):
     kind = "direct"
     stages = 1
 
-    def __init__(self, species: Sequence[int], *, step_fs: float, force_scale: float = 1.0, **options: float) -> None:
+    def __init__(
+        self,
+        species: Sequence[int],
+        *,
+        step_fs: float,
+        force_scale: float = 1.0,
+        masses: dict[int, float] | None = None,
+        **options: float,
+    ) -> None:
         """Options go to `AtomicMoments`; the network always sees momenta."""
         super().__init__()
         self.step_fs = float(step_fs)
         self.network = AtomicMoments(species, momenta=True, **options)  # type: ignore[arg-type]
         self.species = self.network.species
-        self.masses: dict[int, float] = {}
+        self.masses = dict(masses or {})
+        self.guard = SystemGuard(self.species, self.masses)
         self.force_scale = float(force_scale)
         dtype = self.network.frequencies.dtype
         C, hidden = self.network.channels, self.network.hidden_in.out_features
@@ -73,6 +83,7 @@ class DirectPredictor(nn.Module):
 
     def step(self, state: PhaseState, n: int = 1) -> PhaseState:
         """N long steps."""
+        self.guard.check(state)
         for _ in range(n):
             dq, dp = self.increments(state)
             flown = state.drift(self.step_fs * FEMTOSECOND)

@@ -9,6 +9,7 @@ from scipy.integrate import newton_cotes
 from torch import Tensor, nn
 
 from actionlearn.errors import InvalidInput
+from actionlearn.maps.guard import SystemGuard
 from actionlearn.potentials.protocol import Potential
 from actionlearn.state import PhaseState
 from actionlearn.units import FEMTOSECOND
@@ -71,6 +72,7 @@ class DiscreteAction(nn.Module):
         self.extra = list(extra)
         self.step_fs, self.stages = float(step_fs), stages
         self.species, self.masses = tuple(species), dict(masses or {})
+        self.guard = SystemGuard(self.species, self.masses)
         # registered so that parameters() and to() reach networks; potentials need not be modules
         self.parts = nn.ModuleList({id(u): u for u in potentials if isinstance(u, nn.Module)}.values())
         self._weights = kick_weights(stages)
@@ -82,6 +84,7 @@ class DiscreteAction(nn.Module):
 
     def step(self, state: PhaseState, n: int = 1) -> PhaseState:
         """N long steps."""
+        self.guard.check(state)
         h, s = self.step_fs * FEMTOSECOND, self.stages
         force = self._first_force(state)
         for _ in range(n):

@@ -53,6 +53,7 @@ class LatticeMap:
 
     def enter(self, state: PhaseState) -> LatticeState:
         """The nearest lattice point."""
+        self.action.guard.check(state)
         Q = _to_integer(state.positions / self.quantum_q)
         return LatticeState(Q, _to_integer(state.momenta / self.quantum_p), state)
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from actionlearn.errors import InvalidInput, NonFinite, NotConverged
+from actionlearn.maps.guard import SystemGuard
 from actionlearn.maps.implicit_derivative import implicit_output
 from actionlearn.maps.midpoint_equation import MidpointEquation
 from actionlearn.solver import FixedPointSolver, Solution, SolverStatistics
@@ -86,6 +87,7 @@ class MidpointAction(nn.Module):
         super().__init__()
         self.scalar = scalar
         self.species, self.masses = tuple(species), dict(masses or {})
+        self.guard = SystemGuard(self.species, self.masses)
         self.step_fs = float(step_fs)
         self.guess = guess
         self.half_step = half
@@ -112,6 +114,7 @@ class MidpointAction(nn.Module):
 
     def step(self, state: PhaseState, n: int = 1) -> PhaseState:
         """The state n steps later; differentiable if it asks for gradients or the scalar is being trained."""
+        self.guard.check(state)
         for _ in range(n):
             state = self._converged(state)
         return state

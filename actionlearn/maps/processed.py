@@ -220,6 +220,7 @@ class ProcessedAction(nn.Module):
 
     def step(self, state: PhaseState, n: int = 1) -> PhaseState:
         """N long steps, physical variables in and out."""
+        self.inner.guard.check(state)
         inside = self.inner.step(self.enter(state), n)
         return self.leave(inside)
 

@@ -1,0 +1,277 @@
+"""The training loop: a schedule over a budget, an average of the weights, and a state that survives a kill."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from actionlearn.dataset import Dataset
+from actionlearn.errors import DataError, InvalidInput, NonFinite
+from actionlearn.files import write_atomically
+from actionlearn.losses import StepErrors, force_loss, map_loss, step_errors, window_length
+from actionlearn.maps.blueprint import Blueprint, learned_part, network_of
+from actionlearn.potentials.protocol import Potential
+from actionlearn.progress import Progress
+
+STATE_FORMAT = "actionlearn training state 1"
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How to train. The budget is `minutes`, or `updates` where the result must not depend on the machine's speed.
+
+    | field            | meaning                                                                                  |
+    |------------------|------------------------------------------------------------------------------------------|
+    | `learning_rate`  | its largest value: a linear rise over `warm_up` of the budget, a cosine to 1 % at the end |
+    | `force_matching` | part of the budget, at the start, spent on matching head 0 to the recorded forces        |
+    | `averaging`      | updates over which the weights are averaged for use                                      |
+    | `clip`           | largest norm of the gradient                                                             |
+    | `window`         | frames of a window, None for the least that the loss takes                               |
+    | `validations`    | how often errors on the validation set are measured                                      |
+    | `patience`       | validations without improvement after which training stops, 0 for never                  |
+    """
+
+    minutes: float | None = 10.0
+    updates: int | None = None
+    learning_rate: float = 5e-3
+    warm_up: float = 0.03
+    force_matching: float = 0.1
+    weight_decay: float = 1e-4
+    clip: float = 1.0
+    averaging: int = 100
+    batch_atoms: int = 432
+    window: int | None = None
+    validations: int = 20
+    patience: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Exactly one budget."""
+        if (self.minutes is None) == (self.updates is None):
+            raise InvalidInput(f"give either minutes or updates, not {self.minutes} and {self.updates}")
+        if (self.minutes or self.updates or 0) <= 0:
+            raise InvalidInput(f"the budget must be positive, not {self.minutes or self.updates}")
+
+    def rate(self, done: float) -> float:
+        """Learning rate after this part of the budget."""
+        if done < self.warm_up:
+            return self.learning_rate * max(done / self.warm_up, 0.01)
+        phase = (done - self.warm_up) / max(1.0 - self.warm_up, 1e-9)
+        return self.learning_rate * (0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * min(phase, 1.0))))
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What training did: the errors at its end on the validation set, and the learning curve."""
+
+    updates: int
+    seconds: float
+    errors: StepErrors
+    curve: list[dict[str, float]]
+
+
+class Trainer:
+    """Trains the map of a blueprint; `run` does it all, `update` is one step of it.
+
+    Weights are float32 in training; errors are measured, and the map is handed out, in float64 with averaged weights.
+    Everything random follows the seed and the number of updates, so a run that goes on from its state file ends in
+    the same weights as one that was never stopped (in updates, on one thread).
+    """
+
+    def __init__(
+        self,
+        blueprint: Blueprint,
+        training: Dataset,
+        validation: Dataset,
+        settings: Settings | None = None,
+        base: Potential | None = None,
+    ) -> None:
+        """Fresh weights, and features standardised over the training set."""
+        self.blueprint, self.settings, self.base = blueprint, settings or Settings(), base
+        if training.step_fs != blueprint.step_fs:
+            raise InvalidInput(f"data in steps of {training.step_fs:g} fs for a map of {blueprint.step_fs:g} fs")
+        torch.manual_seed(self.settings.seed)
+        self.average = blueprint.build(base)  # float64, averaged weights
+        calibration = training.windows(training.even(16)).frames
+        network_of(self.average).calibrate(calibration)
+        self.model = blueprint.build(base, torch.float32)
+        learned_part(self.model).load_state_dict(learned_part(self.average).state_dict())
+        length = max(self.settings.window or 2, window_length(self.model))
+        self.training, self.validation = training.resized(length), validation
+        self.optimiser = torch.optim.AdamW(
+            learned_part(self.model).parameters(),
+            lr=self.settings.learning_rate,
+            betas=(0.9, 0.99),
+            weight_decay=self.settings.weight_decay,
+        )
+        learned_part(self.average).requires_grad_(False)
+        self.updates, self.seconds = 0, 0.0
+        self.epoch, self.position = 0, 0
+        self.curve: list[dict[str, float]] = []
+        self._recent: list[float] = []
+        self._order = self.training.order(self.settings.batch_atoms, self.settings.seed, 0)
+        self._best: tuple[float, dict[str, torch.Tensor]] | None = None
+
+    @property
+    def done(self) -> float:
+        """Part of the budget that is spent."""
+        if self.settings.updates is not None:
+            return self.updates / self.settings.updates
+        return self.seconds / (60.0 * (self.settings.minutes or 1.0))
+
+    def run(self, state_file: Path | None = None, *, progress: bool = False) -> Report:
+        """Train until the budget is spent, or go on from the state file if there is one."""
+        if state_file is not None and state_file.exists():
+            self.load_state(state_file)
+        before, started = self.seconds, time.monotonic()
+        with Progress("training", 1.0, done=self.done, shown=progress) as bar:
+            while self.done < 1.0 and not self._gave_up():
+                shown = self.done
+                loss = self.update()
+                self.seconds = before + time.monotonic() - started
+                if self.done >= (len(self.curve) + 1) / self.settings.validations or self.done >= 1.0:
+                    self.validate()
+                    if state_file is not None:
+                        self.save_state(state_file)
+                bar.advance(self.done - shown, self._note(loss))
+        if not self.curve:
+            self.validate()
+        if self.settings.patience and self._best is not None:
+            learned_part(self.average).load_state_dict(self._best[1])
+        errors = step_errors(self.average, self.validation)
+        return Report(self.updates, self.seconds, errors, self.curve)
+
+    def update(self) -> float:
+        """One batch, one step of the optimiser, and its loss."""
+        windows = self.training.windows(self._next_batch(), torch.float32)
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.settings.rate(self.done)
+        self.optimiser.zero_grad(set_to_none=True)
+        if self._matching_forces():
+            loss = force_loss(self._shared_potential, windows, self.blueprint.step_fs)
+        else:
+            if self.blueprint.kind == "direct" and self.updates % 2:
+                windows = windows.reversed()  # the other maps are reversible by construction
+            loss = map_loss(self.model, windows)
+        loss.backward()
+        weights = learned_part(self.model).parameters()
+        norm = torch.nn.utils.clip_grad_norm_(weights, self.settings.clip)
+        if not bool(torch.isfinite(norm)):
+            raise NonFinite(
+                f"the gradient is not finite after {self.updates} updates (loss {float(loss.detach()):g}): "
+                "lower the learning rate or the step"
+            )
+        self.optimiser.step()
+        self.updates += 1
+        self._average_weights()
+        self._recent.append(float(loss.detach()))
+        return self._recent[-1]
+
+    def validate(self) -> StepErrors:
+        """Errors of the averaged map on the validation set, and a point of the learning curve."""
+        errors = step_errors(self.average, self.validation, windows=32)
+        self.curve.append(
+            {
+                "update": self.updates,
+                "seconds": round(self.seconds, 3),
+                "learning_rate": self.settings.rate(self.done),
+                "loss": sum(self._recent) / max(len(self._recent), 1),
+                "position_error": errors.position,
+                "momentum_error": errors.momentum,
+            }
+        )
+        self._recent = []
+        if self.settings.patience and (self._best is None or errors.momentum < self._best[0]):
+            self._best = (errors.momentum, copy.deepcopy(learned_part(self.average).state_dict()))
+        return errors
+
+    # --- pieces of an update ----------------------------------------------------------------------
+
+    def _next_batch(self) -> list[int]:
+        if self.position == len(self._order):
+            self.epoch, self.position = self.epoch + 1, 0
+            self._order = self.training.order(self.settings.batch_atoms, self.settings.seed, self.epoch)
+        self.position += 1
+        return self._order[self.position - 1]
+
+    def _matching_forces(self) -> bool:
+        return self.blueprint.kind in ("discrete", "processed") and self.done < self.settings.force_matching
+
+    @property
+    def _shared_potential(self) -> Potential:
+        return network_of(self.model)
+
+    @torch.no_grad()
+    def _average_weights(self) -> None:
+        keep = min(1.0 - 1.0 / self.settings.averaging, self.updates / (self.updates + 10.0))
+        for mean, now in zip(
+            learned_part(self.average).parameters(), learned_part(self.model).parameters(), strict=True
+        ):
+            mean.lerp_(now.to(mean.dtype), 1.0 - keep)
+
+    def _gave_up(self) -> bool:
+        patience, errors = self.settings.patience, [point["momentum_error"] for point in self.curve]
+        return bool(patience) and len(errors) > patience and min(errors[-patience:]) > min(errors)
+
+    def _note(self, loss: float) -> str:
+        if not self.curve:
+            return f"loss {loss:.2e}"
+        last = self.curve[-1]
+        return (
+            f"loss {loss:.2e}  errors dq {100 * last['position_error']:.2f} % dp {100 * last['momentum_error']:.2f} %"
+        )
+
+    # --- going on after a kill --------------------------------------------------------------------
+
+    def save_state(self, path: Path) -> None:
+        """Everything the next update depends on, atomically."""
+        content = {
+            "format": STATE_FORMAT,
+            "made_for": self._made_for(),
+            "weights": learned_part(self.model).state_dict(),
+            "average": learned_part(self.average).state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "best": self._best,
+            "counters": [self.updates, self.epoch, self.position],
+            "seconds": self.seconds,
+            "recent": self._recent,
+            "curve": self.curve,
+        }
+        write_atomically(path, lambda file: torch.save(content, file))
+
+    def load_state(self, path: Path) -> None:
+        """Go on from a state of the same blueprint, data and settings."""
+        try:
+            content = torch.load(path, weights_only=True)
+        except Exception as problem:
+            raise DataError(f"{path} is no readable training state ({problem}): delete it to start anew") from None
+        if content.get("format") != STATE_FORMAT or content["made_for"] != self._made_for():
+            raise InvalidInput(
+                f"{path} is the state of a training with other settings, data or package version: "
+                "call with the same ones to go on, or delete it to start anew"
+            )
+        learned_part(self.model).load_state_dict(content["weights"])
+        learned_part(self.average).load_state_dict(content["average"])
+        self.optimiser.load_state_dict(content["optimiser"])
+        self._best = content["best"]
+        self.updates, self.epoch, self.position = content["counters"]
+        self.seconds, self._recent, self.curve = content["seconds"], content["recent"], content["curve"]
+        self._order = self.training.order(self.settings.batch_atoms, self.settings.seed, self.epoch)
+
+    def _made_for(self) -> list[str]:
+        names = [f"{s.name} {len(s)} {float(s.total_energies[0]):.9g}" for s in self.training.stretches]
+        return [repr(self.blueprint), repr(self.settings), *names]
+
+
+def feature_range(model: Any, data: Dataset, windows: int = 32) -> dict[str, torch.Tensor]:
+    """Mean, spread, least and largest value of every input of the network's readout over a set."""
+    network = network_of(model)
+    with torch.no_grad():
+        x = torch.cat([network.features_and_vectors(data.windows([k]).frames[0])[0] for k in data.even(windows)])
+    return {"mean": x.mean(0), "spread": x.std(0), "least": x.amin(0), "largest": x.amax(0)}
