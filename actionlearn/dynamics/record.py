@@ -117,6 +117,11 @@ class Record:
             "drift_error": None if drift is None else drift.error,
             "drift_warnings": self.warned,
         }
+        solver = getattr(model, "solver", None)  # of an implicit map
+        if solver is not None:
+            spent = solver.statistics
+            found["gradients_per_step"] = spent.evaluations_per_solve
+            found["worst_residual"], found["failed_solves"] = spent.worst_residual, spent.failures
         return found | ensemble.summary()
 
     def memory(self) -> dict[str, Any]:

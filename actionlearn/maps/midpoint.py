@@ -142,6 +142,12 @@ class MidpointAction(nn.Module):
         half_q, half_p = equation.halves(solution.values)
         return state.moved(state.positions + 2.0 * half_q, state.momenta + 2.0 * half_p)
 
+    def forget(self) -> None:
+        """Drop what the solver has kept from earlier steps, as in a process that has just started."""
+        self.solver.forget()
+        if self.half_step is not None:
+            self.half_step.forget()
+
     # --- one step ---------------------------------------------------------------------------------
 
     def _converged(self, state: PhaseState) -> PhaseState:
