@@ -31,6 +31,7 @@ from actionlearn.structure import (
     step_jacobian,
     symplectic_defect,
 )
+from actionlearn.training import Trainer
 
 __version__ = "0.1.0"
 
@@ -51,6 +52,7 @@ __all__ = [
     "ProcessedAction",
     "ReferenceSet",
     "Splitting",
+    "Trainer",
     "Verlet",
     "angular_momentum_drift",
     "as_step",

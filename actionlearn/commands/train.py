@@ -1,0 +1,137 @@
+"""Train a long-step map on recorded reference trajectories.
+
+DATA is one folder written by `actionlearn sample`, or several. Stretches are split into training, validation and
+test sets; the errors that are printed are those of one step of the real map, in float64, on stretches it never saw.
+A training that was stopped goes on where it was when called again with the same options.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from actionlearn import checkpoint
+from actionlearn.dataset import Dataset
+from actionlearn.errors import DataError, InvalidInput
+from actionlearn.losses import StepErrors, step_errors
+from actionlearn.maps.blueprint import KINDS, Blueprint
+from actionlearn.pictures import picture
+from actionlearn.potentials.protocol import Potential
+from actionlearn.reference import ReferenceSet
+from actionlearn.systems import potential
+from actionlearn.training import Report, Settings, Trainer, feature_range
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `actionlearn train`."""
+    defaults = Settings()
+    parser.add_argument("data", nargs="+", metavar="DATA", help="folder of reference trajectories")
+    parser.add_argument("--output", required=True, metavar="FILE", help="checkpoint to write, e.g. model.pt")
+    parser.add_argument("--kind", choices=KINDS, default="discrete", help="kind of map")
+    parser.add_argument("--stages", type=int, metavar="S", help="kicks a step (2; 1 for midpoint and direct)")
+    parser.add_argument("--step-fs", type=float, required=True, metavar="FS", help="long step, fs")
+    budget = parser.add_mutually_exclusive_group()
+    budget.add_argument("--minutes", type=float, metavar="M", help="time to train (10)")
+    budget.add_argument("--updates", type=int, metavar="N", help="updates, where the result must be repeatable")
+    parser.add_argument("--base", metavar="NAME", help="potential a corrected map calls (that of the data)")
+    parser.add_argument("--cutoff", type=float, default=5.0, metavar="A", help="reach of the network, angstrom")
+    parser.add_argument("--channels", type=int, default=16, metavar="N", help="channels of the network")
+    parser.add_argument("--hidden", type=int, default=64, metavar="N", help="width of its readout")
+    parser.add_argument("--layers", type=int, default=1, choices=(1, 2), help="layers of neighbours it sees")
+    parser.add_argument("--learning-rate", type=float, default=defaults.learning_rate, metavar="R", help="the largest")
+    parser.add_argument("--batch-atoms", type=int, default=defaults.batch_atoms, metavar="N", help="atoms a batch")
+    parser.add_argument("--patience", type=int, default=0, metavar="N", help="stop after N validations without gain")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="seed of all random numbers")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Train, save, and print what came out."""
+    output = Path(args.output)
+    state_file = output.with_name(output.name + ".state")
+    if output.exists() and not state_file.exists():
+        raise InvalidInput(f"{output} exists already: choose another --output, or delete it")
+    if not output.parent.is_dir():
+        raise InvalidInput(f"there is no folder {output.parent} to write {output.name} to: make it first")
+    data = Dataset.open(args.data, step_fs=args.step_fs)
+    training, validation, test = data.split(args.seed)
+    name, base = _base(args, data)
+    blueprint = Blueprint(
+        kind=args.kind,
+        species=data.species,
+        masses=data.masses,
+        step_fs=args.step_fs,
+        stages=args.stages or (1 if args.kind in ("midpoint", "direct") else 2),
+        network={k: getattr(args, k) for k in ("cutoff", "channels", "hidden", "layers")},
+        base=name,
+    )
+    settings = Settings(
+        minutes=10.0 if args.minutes is None and args.updates is None else args.minutes,
+        updates=args.updates,
+        learning_rate=args.learning_rate,
+        batch_atoms=args.batch_atoms,
+        patience=args.patience,
+        seed=args.seed,
+    )
+    trainer = Trainer(blueprint, training, validation, settings, base)
+    report = trainer.run(state_file, progress=True)
+    tested = step_errors(trainer.average, test)
+    checkpoint.save(
+        trainer.average,
+        output,
+        {
+            "validation": dataclasses.asdict(report.errors),
+            "test": dataclasses.asdict(tested),
+            "updates": report.updates,
+            "seconds": report.seconds,
+            "curve": report.curve,
+            "settings": dataclasses.asdict(settings),
+            "temperatures_K": list(data.temperatures_K),
+            "stretches": {
+                part: [s.name for s in stretches.stretches]
+                for part, stretches in (("training", training), ("validation", validation), ("test", test))
+            },
+            "input_range": feature_range(trainer.average, training),
+        },
+    )
+    draw_curve(report, output.with_suffix(".png"))
+    state_file.unlink(missing_ok=True)
+    print(_summary(blueprint, report, tested, output))
+
+
+def draw_curve(report: Report, path: Path) -> None:
+    """Errors on the validation set against time."""
+    minutes = [point["seconds"] / 60.0 for point in report.curve]
+    with picture(path) as (axes,):
+        for name, label in (("momentum_error", "Δp"), ("position_error", "Δq")):
+            errors = [100.0 * point[name] for point in report.curve]
+            axes.plot(minutes, errors, marker="o", markersize=3, label=f"{label}, {errors[-1]:.2g} % at the end")
+        axes.set_yscale("log")
+        axes.set_xlabel("training, minutes")
+        axes.set_ylabel("error of one step, %")
+        axes.set_title("Held-out stretches")
+        axes.legend()
+
+
+def _base(args: argparse.Namespace, data: Dataset) -> tuple[str | None, Potential | None]:
+    """The base potential of a corrected map, by name."""
+    if args.kind != "corrected":
+        return None, None
+    names = {ReferenceSet.open(folder).potential for folder in args.data}
+    if args.base is None and len(names) > 1:
+        raise DataError(f"the data come from several potentials, {', '.join(sorted(names))}: choose one with --base")
+    name: str = args.base or names.pop()
+    return name, potential(name, data.stretches[0].system.to_atoms())
+
+
+def _summary(blueprint: Blueprint, report: Report, tested: StepErrors, output: Path) -> str:
+    what: list[Any] = [blueprint.kind, f"s = {blueprint.stages}", f"h = {blueprint.step_fs:g} fs"]
+    return "\n".join(
+        [
+            f"{', '.join(what)}: {report.updates} updates in {report.seconds / 60.0:.1f} min",
+            f"error of one step, relative: dq {100 * tested.position:.3g} %, dp {100 * tested.momentum:.3g} % "
+            f"on {tested.windows} windows of test stretches",
+            f"written to {output}, learning curve in {output.with_suffix('.png')}",
+        ]
+    )

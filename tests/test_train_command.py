@@ -1,0 +1,81 @@
+"""`actionlearn train`: from a folder of stretches to a checkpoint, and what it refuses."""
+
+import ase.io
+import pytest
+import torch
+from test_reference import cluster
+
+import actionlearn as al
+from actionlearn import cli
+
+QUICK = "--step-fs 16 --updates 12 --channels 4 --hidden 16 --cutoff 4.5 --batch-atoms 32".split()
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("train")
+    ase.io.write(folder / "cluster.traj", cluster())
+    wishes = "--potential metals --temperature 200 --step-fs 2 --record-every 4 --stretches 4 --frames 21".split()
+    wishes += "--equilibrate-ps 0.2 --decorrelate-ps 0.05 --processes 1".split()
+    assert cli.main(["sample", str(folder / "cluster.traj"), "--output", str(folder / "set"), *wishes]) == 0
+    return str(folder / "set")
+
+
+@pytest.mark.parametrize("kind", ["discrete", "corrected", "processed"])
+def test_train_writes_a_map_its_curve_and_its_errors(reference, tmp_path, capsys, kind):
+    output = tmp_path / "model.pt"
+    assert cli.main(["train", reference, "--kind", kind, "--output", str(output), *QUICK]) == 0
+    assert f"{kind}, s = 2, h = 16 fs: 12 updates" in capsys.readouterr().out
+    model = al.load(output, step_fs=16.0)
+    state = al.ReferenceSet.open(reference)[0].state(0)
+    assert torch.isfinite(model.step(state, 2).positions).all()
+    report = model.report
+    assert report["test"]["momentum"] > 0 and report["temperatures_K"] == [200.0, 200.0]
+    assert len(report["curve"]) == 12 and len(report["stretches"]["training"]) == 2
+    assert (model.blueprint.base, model.kind) == ("metals" if kind == "corrected" else None, kind)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.png", "model.pt"]
+
+
+def test_train_goes_on_and_ends_in_the_same_file(reference, tmp_path, monkeypatch):
+    whole, parts = tmp_path / "whole.pt", tmp_path / "parts.pt"
+    assert cli.main(["train", reference, "--output", str(whole), *QUICK]) == 0
+    update = al.Trainer.update
+
+    def interrupted(self):
+        if self.updates == 7:
+            raise KeyboardInterrupt
+        return update(self)
+
+    monkeypatch.setattr(al.Trainer, "update", interrupted)
+    assert cli.main(["train", reference, "--output", str(parts), *QUICK]) == cli.INTERRUPTED
+    assert not parts.exists() and (tmp_path / "parts.pt.state").exists()
+    monkeypatch.undo()
+    assert cli.main(["train", reference, "--output", str(parts), *QUICK]) == 0
+    one, other = (torch.load(path, weights_only=True)["weights"] for path in (whole, parts))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--step-fs", "15"], "step_fs=15 is no multiple of the 8 fs"),
+        (["--stages", "-2"], "stages must be at least 1, not -2"),
+        (["--kind", "direct", "--stages", "2"], "a direct map has one stage, not 2"),
+        (["--kind", "corrected", "--base", "nonesuch"], "nonesuch"),
+        (["--output", "/nowhere/model.pt"], "there is no folder /nowhere"),
+        (["--updates", "0"], "the budget must be positive, not 0"),
+    ],
+)
+def test_train_refuses_in_one_line(reference, tmp_path, capsys, more, message):
+    wish = ["train", reference, "--output", str(tmp_path / "model.pt"), *QUICK, *more]
+    assert cli.main(wish) == 1
+    err = capsys.readouterr().err.strip()
+    assert message in err and err.startswith("actionlearn train: ") and "\n" not in err
+
+
+def test_train_overwrites_nothing_and_wants_data(reference, tmp_path, capsys):
+    (tmp_path / "model.pt").touch()
+    assert cli.main(["train", reference, "--output", str(tmp_path / "model.pt"), *QUICK]) == 1
+    assert "exists already" in capsys.readouterr().err
+    assert cli.main(["train", str(tmp_path), "--output", str(tmp_path / "other.pt"), *QUICK]) == 1
+    assert "manifest.json" in capsys.readouterr().err
