@@ -13,6 +13,7 @@ from actionlearn.potentials.toy_states import (
     morse_state,
 )
 from actionlearn.potentials.toys import DoubleWell, GravitationalThreeBody, Harmonic, HenonHeiles, Kepler, Morse
+from actionlearn.potentials.water import SPCFw
 
 __all__ = [
     "FIGURE_EIGHT_PERIOD",
@@ -25,6 +26,7 @@ __all__ = [
     "LennardJones",
     "Morse",
     "Potential",
+    "SPCFw",
     "SecondMomentMetals",
     "figure_eight",
     "forces_from_energy",

@@ -1,0 +1,176 @@
+"""Flexible water: the SPC/Fw model with damped, shifted and smoothly ended electrostatics."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from actionlearn.errors import InvalidInput
+from actionlearn.neighbours import Edges, NeighbourList
+from actionlearn.potentials.water_molecules import OXYGEN, WaterMolecules, find_water
+from actionlearn.state import PhaseState
+from actionlearn.units import COULOMB, KCAL_PER_MOL
+
+BOND, BOND_STIFFNESS = 1.012, 1059.162 * KCAL_PER_MOL
+ANGLE, ANGLE_STIFFNESS = math.radians(113.24), 75.90 * KCAL_PER_MOL
+OXYGEN_CHARGE, HYDROGEN_CHARGE = -0.82, 0.41
+SIGMA, EPSILON = 3.165492, 0.1554253 * KCAL_PER_MOL
+
+
+class SPCFw:
+    """Three point charges per molecule on harmonic bonds and a harmonic angle.
+
+        V = Σ_mol [½k_b(r₁ − b)² + ½k_b(r₂ − b)² + ½k_a(θ − θ₀)²] + Σ_OO V_LJ(r)·s(r) + Σ_ij C·q_i·q_j·u(r)·s(r)
+        V_LJ = 4ε[(σ/r)¹² − (σ/r)⁶]
+        u = v(r) − v(R) − v'(R)·(r − R),      v(r) = erfc(αr)/r
+
+    The sums over pairs run over different molecules, images of an atom's own molecule included, as many as lie
+    within R: the box may be of any size. The charges are damped and shifted in energy and force; as that leaves a
+    jump in the second derivative at R, the switch s falls from one to zero with two continuous derivatives between
+    `cutoff[0]` and R = `cutoff[1]` and makes V twice continuously differentiable. Excluded pairs are left out
+    altogether: an isolated molecule feels its bonds and angle alone.
+
+    | symbol  | value                      | symbol | value                 |
+    |---------|----------------------------|--------|-----------------------|
+    | b, k_b  | 1.012 Å, 1059.162 kcal/mol/Å² | q_O, q_H | −0.82, +0.41     |
+    | θ₀, k_a | 113.24°, 75.90 kcal/mol/rad² | σ, ε | 3.165492 Å, 0.1554253 kcal/mol |
+
+    Model: Y. Wu, H. L. Tepper, G. A. Voth, J. Chem. Phys. 124, 024503 (2006). Electrostatics: C. J. Fennell,
+    J. D. Gezelter, J. Chem. Phys. 124, 234104 (2006), eqs. 18 and 19; α and R must go together, αR ≈ 1.8.
+    """
+
+    def __init__(
+        self, cutoff: tuple[float, float] = (8.0, 9.0), damping_per_A: float = 0.2, skin: float = 0.5
+    ) -> None:
+        """The switch acts between the two radii of `cutoff`, Å; α is `damping_per_A`."""
+        inner, outer = cutoff
+        if not (0.0 < inner < outer < math.inf and damping_per_A >= 0.0):
+            raise InvalidInput(
+                f"cutoff must be (start, end) with 0 < start < end, and the damping not negative; "
+                f"got {cutoff} Å and {damping_per_A} 1/Å"
+            )
+        self.cutoff = cutoff
+        self.damping_per_A = damping_per_A
+        self._neighbours = NeighbourList(outer, skin, half=True)
+        self._edges: Edges | None = None
+        self._numbers = torch.empty(0, dtype=torch.int64)
+        self._system: _System | None = None
+        alpha = damping_per_A
+        self._gauss = 2.0 * alpha / math.sqrt(math.pi)
+        at_end = math.erfc(alpha * outer) / outer
+        self._end_slope = -(at_end + self._gauss * math.exp(-((alpha * outer) ** 2))) / outer
+        self._end_value = at_end - self._end_slope * outer
+
+    def energy(self, state: PhaseState) -> Tensor:
+        """Potential energy per system, (systems,), eV."""
+        water = self._look_up(state)
+        r = water.edges.vectors(state.positions).norm(dim=1)
+        (s, _), (u, _), (lj, _) = self._switch(r), self._coulomb(r), _lennard_jones(r[: water.n_oxygen])
+        between = water.add_oxygen(water.charges * u, lj) * s
+        total = state.sum_by_system(water.per_molecule(_internal_energy(water.molecules.bonds(state.positions))))
+        if state.n_systems == 1:
+            return total + between.sum()
+        return total.index_add(0, state.system[water.edges.centre], between)
+
+    def forces(self, state: PhaseState) -> Tensor:
+        """−∂V/∂q, (atoms, 3), eV/Å."""
+        water = self._look_up(state)
+        D = water.edges.vectors(state.positions)
+        r = D.norm(dim=1)
+        (s, ds), (u, du), (lj, dlj) = self._switch(r), self._coulomb(r), _lennard_jones(r[: water.n_oxygen])
+        V = water.add_oxygen(water.charges * u, lj)
+        dV = water.add_oxygen(water.charges * du, dlj)
+        pull = ((dV * s + V * ds) / r).unsqueeze(1) * D
+        F = torch.zeros_like(state.positions)
+        F = F.index_add(0, water.edges.centre, pull).index_add(0, water.edges.other, -pull)
+        on_hydrogens = _internal_forces(water.molecules.bonds(state.positions))
+        F = F.index_add(0, water.molecules.hydrogens.reshape(-1), on_hydrogens.reshape(-1, 3))
+        return F.index_add(0, water.molecules.oxygen, -on_hydrogens.sum(1))
+
+    def dipole(self, state: PhaseState) -> Tensor:
+        """Dipole moment of the point charges with every molecule made whole, (systems, 3), e·Å."""
+        water = self._look_up(state)
+        moments = HYDROGEN_CHARGE * water.molecules.bonds(state.positions).sum(1)
+        return state.sum_by_system(water.per_molecule(moments))
+
+    def molecules(self, state: PhaseState) -> WaterMolecules:
+        """Which atoms form molecules."""
+        return self._look_up(state).molecules
+
+    def _switch(self, r: Tensor) -> tuple[Tensor, Tensor]:
+        """s and ds/dr."""
+        inner, outer = self.cutoff
+        slope = 1.0 / (outer - inner)
+        t = (outer * slope - slope * r).clamp(0.0, 1.0)
+        square = t * t
+        return square * t * (10.0 + t * (6.0 * t - 15.0)), (-30.0 * slope) * (t - square) ** 2
+
+    def _coulomb(self, r: Tensor) -> tuple[Tensor, Tensor]:
+        """u and du/dr, for unit charges and without the switch."""
+        x = self.damping_per_A * r
+        v = torch.erfc(x) / r
+        u = v - (self._end_value + self._end_slope * r)
+        return u, -(v + self._gauss * torch.exp(-x * x)) / r - self._end_slope
+
+    def _look_up(self, state: PhaseState) -> _System:
+        """Molecules and pairs; searched anew with the neighbours only."""
+        edges = self._neighbours(state)
+        if self._system is None or edges is not self._edges or not torch.equal(self._numbers, state.numbers):
+            self._system = _System(edges, state)
+            self._edges, self._numbers = edges, state.numbers.clone()
+        return self._system
+
+
+class _System:
+    """The molecules of a state and the pairs between them, those of two oxygens first."""
+
+    def __init__(self, edges: Edges, state: PhaseState) -> None:
+        self.molecules = find_water(state)
+        is_oxygen = state.numbers == OXYGEN
+        both = is_oxygen[edges.centre] & is_oxygen[edges.other]
+        between = ~self.molecules.holds(edges)
+        chosen = torch.cat([(both & between).nonzero().flatten(), (~both & between).nonzero().flatten()])
+        self.edges = Edges(*(part[chosen] for part in (edges.centre, edges.other, edges.shifts, edges.offsets)))
+        self.n_oxygen = int((both & between).sum())
+        q = torch.where(is_oxygen, OXYGEN_CHARGE, HYDROGEN_CHARGE).to(state.positions)
+        self.charges = COULOMB * q[self.edges.centre] * q[self.edges.other]
+        self._n_atoms = state.n_atoms
+
+    def add_oxygen(self, values: Tensor, of_oxygens: Tensor) -> Tensor:
+        """Add what only pairs of oxygens have."""
+        return values + torch.nn.functional.pad(of_oxygens, (0, len(values) - self.n_oxygen))
+
+    def per_molecule(self, values: Tensor) -> Tensor:
+        """A quantity per molecule, written to its oxygen."""
+        return values.new_zeros((self._n_atoms, *values.shape[1:])).index_add(0, self.molecules.oxygen, values)
+
+
+def _lennard_jones(r: Tensor) -> tuple[Tensor, Tensor]:
+    """4ε[(σ/r)¹² − (σ/r)⁶] and its derivative."""
+    x6 = (SIGMA * SIGMA / (r * r)) ** 3
+    return 4.0 * EPSILON * x6 * (x6 - 1.0), -24.0 * EPSILON * x6 * (2.0 * x6 - 1.0) / r
+
+
+def _internal_energy(bonds: Tensor) -> Tensor:
+    """Bonds and angle, (molecules,)."""
+    r = bonds.norm(dim=2)
+    cos, sin, _ = _angle(bonds, r)
+    bend = torch.atan2(sin, cos) - ANGLE
+    return 0.5 * BOND_STIFFNESS * (r - BOND).square().sum(1) + 0.5 * ANGLE_STIFFNESS * bend.square()
+
+
+def _internal_forces(bonds: Tensor) -> Tensor:
+    """Forces on the hydrogens, −k_b(r − b)·e_r − k_a(θ − θ₀)·∂θ/∂q, with ∂θ/∂q₁ = (cos θ·e₁ − e₂)/(r₁·sin θ)."""
+    r = bonds.norm(dim=2)
+    cos, sin, e = _angle(bonds, r)
+    bend = torch.atan2(sin, cos) - ANGLE
+    dtheta = (cos[:, None, None] * e - e.flip(1)) / (r * sin.unsqueeze(1)).unsqueeze(2)
+    return -BOND_STIFFNESS * (r - BOND).unsqueeze(2) * e - ANGLE_STIFFNESS * bend[:, None, None] * dtheta
+
+
+def _angle(bonds: Tensor, r: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Cosine and sine of the angle, and the unit vectors that span it."""
+    e = bonds / r.unsqueeze(2)
+    return (e[:, 0] * e[:, 1]).sum(1), torch.linalg.cross(e[:, 0], e[:, 1]).norm(dim=1), e
