@@ -27,10 +27,6 @@ def state_of(*args, **kwargs):
     return al.PhaseState.from_atoms(box(*args, **kwargs))
 
 
-def molecule():
-    return al.PhaseState.from_atoms(structure("water1")).select(0)
-
-
 def isolated():
     atoms = structure("water1")
     atoms.set_pbc(False)
@@ -134,13 +130,13 @@ def pair_at(distance):
 
 
 def test_close_molecules_attract_and_repel_like_point_charges():
-    """Undamped and with a far cutoff, the model is SPC/Fw in vacuum: plain Coulomb and Lennard-Jones."""
-    state, potential = pair_at(5.0), SPCFw(cutoff=(1e4, 2e4), damping_per_A=0.0)
+    """Undamped and with a far cutoff R this is plain Coulomb and Lennard-Jones, but for dipole²/(r·R²) ~ 1e-4 eV."""
+    state, potential = pair_at(2.8), SPCFw(cutoff=(90.0, 100.0), damping_per_A=0.0)
     q = torch.tensor([-0.82, 0.41, 0.41], dtype=torch.float64)
     r = torch.cdist(state.positions[:3], state.positions[3:])
-    x6 = (3.165492 / 5.0) ** 6
+    x6 = (3.165492 / 2.8) ** 6
     expected = COULOMB * (q.unsqueeze(1) * q / r).sum() + 4 * 0.1554253 * al.units.KCAL_PER_MOL * x6 * (x6 - 1)
-    assert potential.energy(state).item() == pytest.approx(expected.item(), rel=1e-4)
+    assert potential.energy(state).item() == pytest.approx(expected.item(), abs=2e-4)
 
 
 def test_energy_is_twice_continuously_differentiable_at_both_ends_of_the_switch():
@@ -152,11 +148,9 @@ def test_energy_is_twice_continuously_differentiable_at_both_ends_of_the_switch(
         pull = potential.forces(state.moved(q, state.momenta))[3:, 0].sum()
         return torch.autograd.grad(pull, q)[0][3:, 0].sum().item()
 
-    r_hh = [abs(d) for d in (molecule().positions[1:, None, 0] - molecule().positions[None, 1:, 0]).flatten().tolist()]
-    assert max(r_hh) < 2.0
     for edge in potential.cutoff:
-        jump = abs(curvature(edge + 1e-7) - curvature(edge - 1e-7))
-        assert jump < 1e-6 * abs(curvature(4.0))
+        near, far = (abs(curvature(edge + step) - curvature(edge - step)) for step in (1e-7, 1e-5))
+        assert near < 0.02 * far < 1e-4 * abs(curvature(4.0))  # a jump would not shrink with the step
 
 
 def test_energy_and_momentum_are_conserved():

@@ -45,9 +45,7 @@ class SPCFw:
     J. D. Gezelter, J. Chem. Phys. 124, 234104 (2006), eqs. 18 and 19; α and R must go together, αR ≈ 1.8.
     """
 
-    def __init__(
-        self, cutoff: tuple[float, float] = (8.0, 9.0), damping_per_A: float = 0.2, skin: float = 0.5
-    ) -> None:
+    def __init__(self, cutoff: tuple[float, float] = (8.0, 9.0), damping_per_A: float = 0.2, skin: float = 0.5) -> None:
         """The switch acts between the two radii of `cutoff`, Å; α is `damping_per_A`."""
         inner, outer = cutoff
         if not (0.0 < inner < outer < math.inf and damping_per_A >= 0.0):
