@@ -16,6 +16,7 @@ from actionlearn.errors import DataError, InvalidInput, NonFinite
 from actionlearn.files import write_atomically
 from actionlearn.losses import StepErrors, force_loss, map_loss, step_errors, window_length
 from actionlearn.maps.blueprint import Blueprint, learned_part, network_of
+from actionlearn.potentials.borrowed import BorrowedDerivatives, has_derivatives
 from actionlearn.potentials.protocol import Potential
 from actionlearn.progress import Progress
 
@@ -91,16 +92,25 @@ class Trainer:
         validation: Dataset,
         settings: Settings | None = None,
         base: Potential | None = None,
+        start: Any = None,
     ) -> None:
-        """Fresh weights, and features standardised over the training set."""
+        """Fresh weights and features standardised over the training set, or those of the map `start`."""
         self.blueprint, self.settings, self.base = blueprint, settings or Settings(), base
         if training.step_fs != blueprint.step_fs:
             raise InvalidInput(f"data in steps of {training.step_fs:g} fs for a map of {blueprint.step_fs:g} fs")
         torch.manual_seed(self.settings.seed)
         self.average = blueprint.build(base)  # float64, averaged weights
         calibration = training.windows(training.even(16)).frames
-        network_of(self.average).calibrate(calibration)
-        self.model = blueprint.build(base, torch.float32)
+        if start is None:
+            network_of(self.average).calibrate(calibration)
+        else:
+            self._take_over(start)
+        self._borrowed = None
+        if base is not None and not has_derivatives(base, calibration[0]):
+            self._borrowed = BorrowedDerivatives(base)
+        self.model = blueprint.build(self._borrowed or base, torch.float32)
+        if self._borrowed is not None:
+            self._borrowed.network = network_of(self.model)
         learned_part(self.model).load_state_dict(learned_part(self.average).state_dict())
         length = max(self.settings.window or 2, window_length(self.model))
         self.training, self.validation = training.resized(length), validation
@@ -159,6 +169,8 @@ class Trainer:
             if self.blueprint.kind == "direct" and self.updates % 2:
                 windows = windows.reversed()  # the other maps are reversible by construction
             loss = map_loss(self.model, windows)
+            if self._borrowed is not None:
+                loss = loss + force_loss(self._shared_potential, windows, self.blueprint.step_fs)
         loss.backward()
         weights = learned_part(self.model).parameters()
         norm = torch.nn.utils.clip_grad_norm_(weights, self.settings.clip)
@@ -190,6 +202,13 @@ class Trainer:
         if self.settings.patience and (self._best is None or errors.momentum < self._best[0]):
             self._best = (errors.momentum, copy.deepcopy(learned_part(self.average).state_dict()))
         return errors
+
+    def _take_over(self, start: Any) -> None:
+        """Begin with the weights of a map of the same make."""
+        theirs = dataclasses.replace(start.blueprint, step_fs=self.blueprint.step_fs, base=self.blueprint.base)
+        if theirs != self.blueprint:
+            raise InvalidInput(f"cannot start from {start.blueprint}: it is made otherwise than {self.blueprint}")
+        learned_part(self.average).load_state_dict(learned_part(start).state_dict())
 
     # --- pieces of an update ----------------------------------------------------------------------
 

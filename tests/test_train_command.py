@@ -55,6 +55,15 @@ def test_train_goes_on_and_ends_in_the_same_file(reference, tmp_path, monkeypatc
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+def test_train_starts_from_a_checkpoint(reference, tmp_path, capsys):
+    first, second = str(tmp_path / "first.pt"), str(tmp_path / "second.pt")
+    assert cli.main(["train", reference, "--output", first, *QUICK, "--stages", "3"]) == 0
+    more = ["--start", first, "--step-fs", "24", "--updates", "8"]
+    assert cli.main(["train", reference, "--output", second, *QUICK, *more]) == 0
+    assert "discrete, s = 3, h = 24 fs: 8 updates" in capsys.readouterr().out
+    assert al.load(second).blueprint.network == al.load(first).blueprint.network
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [

@@ -14,6 +14,7 @@ from actionlearn.errors import DataError, InvalidInput, UnsupportedSystem
 from actionlearn.losses import map_loss, step_errors
 from actionlearn.maps.blueprint import KINDS, Blueprint, learned_part
 from actionlearn.potentials import SecondMomentMetals
+from actionlearn.potentials.borrowed import BorrowedDerivatives, has_derivatives
 from actionlearn.training import Settings, Trainer, feature_range
 
 STEP_FS = 16.0
@@ -131,6 +132,55 @@ def test_settings_that_make_no_sense(data):
     schedule = Settings()
     rates = [schedule.rate(x) for x in (0.0, 0.015, 0.03, 0.5, 1.0)]
     assert rates[1] == pytest.approx(0.5 * rates[2]) and rates[4] == pytest.approx(0.01 * rates[2])
+
+
+class Opaque:
+    """Metals whose forces cannot be differentiated."""
+
+    def __init__(self):
+        self.metals = SecondMomentMetals()
+
+    def energy(self, state):
+        return self.metals.energy(state.detach())
+
+    def forces(self, state):
+        return self.metals.forces(state.detach())
+
+
+def test_derivatives_borrowed_from_the_base_itself_are_its_own(data):
+    state = data[0].windows([0]).frames[0]
+    assert has_derivatives(SecondMomentMetals(), state) and not has_derivatives(Opaque(), state)
+    windows = data[0].windows([0, 4, 8])
+    borrowed = BorrowedDerivatives(Opaque())
+    exact, other, none = (
+        trained("corrected", 2, state, base) for base in (SecondMomentMetals(), borrowed, BorrowedDerivatives(Opaque()))
+    )
+    borrowed.network = SecondMomentMetals()
+    gradients = []
+    for model in (exact, other, none):
+        learned_part(model).load_state_dict(learned_part(exact).state_dict())
+        map_loss(model, windows).backward()
+        gradients.append(learned_part(model).readout.weight.grad)
+    assert torch.allclose(gradients[0], gradients[1], rtol=1e-9, atol=1e-14)
+    assert not torch.allclose(gradients[0], gradients[2], rtol=1e-2)
+
+
+def test_a_base_without_derivatives_can_be_corrected(data):
+    training = Trainer(
+        blueprint("corrected", 2), *data[:2], Settings(minutes=None, updates=80, batch_atoms=32), Opaque()
+    )
+    before = step_errors(training.average, data[2], windows=16)
+    training.run()
+    assert step_errors(training.average, data[2], windows=16).momentum < before.momentum / 1.3
+
+
+def test_training_starts_from_another_map(data):
+    first = trainer(data)
+    first.run()
+    second = Trainer(blueprint("discrete", 2), *data[:2], Settings(), start=first.average)
+    assert step_errors(second.average, data[2]).momentum == step_errors(first.average, data[2]).momentum
+    with pytest.raises(InvalidInput, match="cannot start from .*made otherwise"):
+        Trainer(blueprint("discrete", 3), *data[:2], Settings(), start=first.average)
 
 
 # --- checkpoints ----------------------------------------------------------------------------------

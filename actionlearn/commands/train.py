@@ -42,6 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--layers", type=int, default=1, choices=(1, 2), help="layers of neighbours it sees")
     parser.add_argument("--learning-rate", type=float, default=defaults.learning_rate, metavar="R", help="the largest")
     parser.add_argument("--batch-atoms", type=int, default=defaults.batch_atoms, metavar="N", help="atoms a batch")
+    parser.add_argument(
+        "--start", metavar="FILE", help="go on from the weights of this checkpoint; kind, stages, network are its own"
+    )
     parser.add_argument("--patience", type=int, default=0, metavar="N", help="stop after N validations without gain")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="seed of all random numbers")
 
@@ -57,6 +60,7 @@ def run(args: argparse.Namespace) -> None:
     data = Dataset.open(args.data, step_fs=args.step_fs)
     training, validation, test = data.split(args.seed)
     name, base = _base(args, data)
+    start = None if args.start is None else checkpoint.load(args.start, base=base)
     blueprint = Blueprint(
         kind=args.kind,
         species=data.species,
@@ -66,6 +70,10 @@ def run(args: argparse.Namespace) -> None:
         network={k: getattr(args, k) for k in ("cutoff", "channels", "hidden", "layers")},
         base=name,
     )
+    if start is not None:
+        blueprint = dataclasses.replace(
+            start.blueprint, species=data.species, masses=data.masses, step_fs=args.step_fs, base=name
+        )
     settings = Settings(
         minutes=10.0 if args.minutes is None and args.updates is None else args.minutes,
         updates=args.updates,
@@ -74,7 +82,7 @@ def run(args: argparse.Namespace) -> None:
         patience=args.patience,
         seed=args.seed,
     )
-    trainer = Trainer(blueprint, training, validation, settings, base)
+    trainer = Trainer(blueprint, training, validation, settings, base, start)
     report = trainer.run(state_file, progress=True)
     tested = step_errors(trainer.average, test)
     checkpoint.save(

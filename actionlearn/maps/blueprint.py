@@ -34,7 +34,8 @@ class Blueprint:
         U_k = w_k V_0 + δ_k                        discrete, processed
         U_k = w_k V_base + δ_k                     corrected
 
-    δ_k and the displacement w of a processed action are further heads. All heads start at zero.
+    δ_k and the displacement w of a processed action are further heads. All heads start at zero. A corrected map
+    does not use V_0 itself: matched to the forces, it lends its derivatives to a base potential that has none.
     """
 
     kind: str
@@ -67,8 +68,8 @@ class Blueprint:
                 raise InvalidInput(
                     f"a corrected map calls its base potential ({self.base or 'unnamed'}): give it as base"
                 )
-            net = self._network(n_kicks, dtype)
-            correction = [_head(net, {k: CORRECTION}) for k in range(n_kicks)]
+            net = self._network(1 + n_kicks, dtype)
+            correction = [_head(net, {1 + k: CORRECTION}) for k in range(n_kicks)]
             model = CorrectedVerlet(base, correction, stages=s, **about)
         else:
             net = self._network(1 + n_kicks + (self.kind == "processed"), dtype)
