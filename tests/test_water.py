@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from ase.units import bar
 
 import actionlearn as al
 from actionlearn.errors import InvalidInput, UnsupportedSystem
@@ -194,3 +195,52 @@ def test_what_is_not_water_is_refused(change, message):
 def test_bad_cutoff_is_refused():
     with pytest.raises(InvalidInput, match="0 < start < end"):
         SPCFw(cutoff=(9.0, 8.0))
+
+
+def with_molecules_apart(state, molecules, factor):
+    """The box and the places of the molecules scaled, their shapes kept; by their oxygens, which is as good."""
+    places = state.positions[molecules.oxygen][molecules.molecule]
+    return al.PhaseState(
+        state.positions + (factor - 1) * places,
+        state.momenta,
+        state.masses,
+        state.numbers,
+        cell=factor * state.cell,
+        pbc=state.pbc,
+    )
+
+
+@pytest.mark.physics
+def test_liquid_water():
+    """At 300 K and 0.997 g/cm³: pressure, nearest neighbours, and the O-H stretch."""
+    potential, generator = SPCFw(), torch.Generator().manual_seed(1)
+    state = maxwell_boltzmann(al.PhaseState.from_atoms(structure("water64")), 300.0, generator)
+    options = {"step_fs": 0.5, "temperature_K": 300.0, "generator": generator}
+    state = langevin(state, potential, steps=1000, friction_per_ps=10.0, **options)
+    volume = torch.linalg.det(state.cell[0]).item()
+    pressures, distances = [], []
+    for _ in range(15):
+        state = langevin(state, potential, steps=50, friction_per_ps=5.0, **options)
+        molecules = potential.molecules(state)
+        low, high = (SPCFw().energy(with_molecules_apart(state, molecules, 1 + e)).item() for e in (-1e-4, 1e-4))
+        ideal = 64 * al.units.BOLTZMANN * 300.0 / volume
+        pressures.append((ideal - (high - low) / (6e-4 * volume)) / bar)
+        edges = al.find_edges(state, 4.0, half=True)
+        oxygens = (state.numbers[edges.centre] == 8) & (state.numbers[edges.other] == 8)
+        distances.append(edges.vectors(state.positions).norm(dim=1)[oxygens].numpy())
+    assert abs(np.mean(pressures)) < 1500
+    counts, bins = np.histogram(np.concatenate(distances), bins=np.arange(2.3, 4.01, 0.1))
+    r = 0.5 * (bins[1:] + bins[:-1])
+    density = counts / r**2 / (4 * np.pi * 0.1 * 0.5 * 64 * 64 / volume) / 15
+    assert 2.65 < r[density.argmax()] < 2.9 and 2.0 < density.max() < 3.7
+
+    verlet = al.Verlet(potential, step_fs=0.5)
+    velocities = []
+    for _ in range(400):
+        state = verlet.step(state, n=2)
+        velocities.append(state.velocities[state.numbers == 1].numpy())
+    power = (np.abs(np.fft.rfft(np.array(velocities) * np.hanning(400)[:, None, None], axis=0)) ** 2).sum((1, 2))
+    wavenumbers = np.fft.rfftfreq(400, 1.0) / 2.99792458e-5
+    assert 3500 < wavenumbers[wavenumbers > 2500][power[wavenumbers > 2500].argmax()] < 3800
+    bend = (wavenumbers > 1200) & (wavenumbers < 2200)
+    assert 1350 < wavenumbers[bend][power[bend].argmax()] < 1600
