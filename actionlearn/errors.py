@@ -33,6 +33,10 @@ class NonFinite(ActionlearnError, ArithmeticError):
     """A step produced numbers that are not finite."""
 
 
+class BlownUp(ActionlearnError, ArithmeticError):
+    """A trajectory whose atoms fly apart, though all numbers are still finite."""
+
+
 class DriftTooLarge(ActionlearnError, RuntimeError):
     """The conserved energy of a run moves away faster than it may."""
 

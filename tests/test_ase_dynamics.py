@@ -17,7 +17,7 @@ import actionlearn as al
 from actionlearn.ase import ActionBussi, ActionGHMC, ActionLangevin, ActionNVE
 from actionlearn.ase.base import ActionDynamics
 from actionlearn.dynamics import as_text, degrees_of_freedom
-from actionlearn.errors import DriftTooLarge, InvalidInput, InvalidState, NonFinite, UnsupportedSystem
+from actionlearn.errors import BlownUp, DriftTooLarge, InvalidInput, InvalidState, NonFinite, UnsupportedSystem
 from actionlearn.potentials import ASEPotential, SecondMomentMetals
 from actionlearn.units import BOLTZMANN, FEMTOSECOND
 
@@ -125,10 +125,16 @@ def test_run_and_irun_give_the_same_bits():
     assert (one.positions == other.positions).all() and (one.get_momenta() == other.get_momenta()).all()
 
 
-def processed(state):
+def network(state):
+    torch.manual_seed(0)
     net = al.AtomicMoments(sorted(set(state.numbers.tolist())), cutoff=4.5, channels=4, hidden=8, heads=2)
     net.calibrate([state]).randomise(1.0, seed=3).requires_grad_(False)
     net.readout.weight.div_(net.forces(state).square().mean().sqrt())
+    return net
+
+
+def processed(state):
+    net = network(state)
     inner = al.CorrectedVerlet(SecondMomentMetals(), step_fs=8.0, stages=1)
     return al.ProcessedAction(inner, al.Displacement(net.head(0, 0.1), step_fs=8.0))
 
@@ -213,17 +219,46 @@ def test_species_changed_in_a_run_are_refused():
         dyn.run(2)
 
 
-def test_a_run_that_blows_up_says_so_and_keeps_the_last_good_frame():
-    class Spring:
-        def forces(self, state):
-            return -10.0 * state.positions
+class Spring:
+    """Far too stiff for the step it is used with."""
 
+    def forces(self, state):
+        return -10.0 * state.positions
+
+
+@pytest.mark.parametrize(
+    ("step_fs", "error", "message"),
+    [(1e20, NonFinite, "position or momentum that is not finite"), (40.0, BlownUp, r"moves at .* Å a step of 40 fs")],
+)
+def test_a_run_that_blows_up_says_so_and_keeps_the_last_good_frame(step_fs, error, message):
     atoms = alloy()
-    dyn = ActionNVE(atoms, model=al.CorrectedVerlet(Spring(), step_fs=400.0))
-    with pytest.raises(NonFinite, match="atom 1 has .* not finite after a step of 400 fs: .* blown up"):
+    dyn = ActionNVE(atoms, model=al.CorrectedVerlet(Spring(), step_fs=step_fs))
+    with pytest.raises(error, match=message + ".*: the trajectory has blown up; relax"):
         dyn.run(500)
-    assert 0 < dyn.nsteps < 500
+    assert dyn.nsteps < 500
     assert np.isfinite(atoms.positions).all() and np.isfinite(atoms.get_momenta()).all()
+
+
+def trained(atoms, scale):
+    """A map whose checkpoint would report this range of inputs."""
+    model = al.DiscreteAction([network(al.PhaseState.from_atoms(atoms)).head(0.5, 0)], step_fs=1.0, stages=1)
+    x = network(al.PhaseState.from_atoms(atoms)).features_and_vectors(al.PhaseState.from_atoms(atoms))[0]
+    spread = scale * x.abs().amax().expand(x.shape[1])
+    model.report = {"input_range": {"least": x.amin(0) - spread, "largest": x.amax(0) + spread, "spread": spread}}
+    return model
+
+
+def test_atoms_outside_the_range_of_training_are_warned_of_once():
+    atoms = alloy()
+    dyn = ActionNVE(atoms, model=trained(atoms, 10.0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        dyn.run(40)
+    assert dyn.summary()["share_outside_training"] == 0.0
+    dyn = ActionNVE(atoms, model=trained(alloy(), 0.0))
+    with pytest.warns(UserWarning, match="of 16 atoms are outside the range of training after 20 steps") as caught:
+        dyn.run(60)
+    assert len(caught) == 1 and dyn.summary()["share_outside_training"] > 0.3
 
 
 # --- constraints and degrees of freedom ------------------------------------------------------------------

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from actionlearn.dynamics.ensemble import Ensemble, Map, Microcanonical, positive_whole
-from actionlearn.dynamics.fit import check_finite, check_fit
+from actionlearn.dynamics.familiar import FamiliarRange
+from actionlearn.dynamics.fit import check_fit, check_sound
 from actionlearn.dynamics.record import Record
 from actionlearn.dynamics.restart import read_restart, without_memory, write_restart
 from actionlearn.errors import DataError, InvalidInput
@@ -45,7 +46,13 @@ class Engine:
             )
         self.model, self.ensemble = model, ensemble or Microcanonical()
         self.move_fs = model.step_fs * self.ensemble.steps_per_move
-        self.record = Record(self.move_fs, potential=potential, drift_limit=drift_limit, policy=policy)
+        self.record = Record(
+            self.move_fs,
+            potential=potential,
+            drift_limit=drift_limit,
+            policy=policy,
+            familiar=FamiliarRange.of(model),
+        )
         self.state = state
         check_fit(model, state)
         with torch.no_grad():
@@ -67,7 +74,7 @@ class Engine:
         with torch.no_grad():
             after = self.ensemble.advance(self.model, self.state, n)
         self.record.stepped(n)
-        check_finite(after, self.model)
+        check_sound(after, self.model)
         self.state = after
         if self.moves % LOOK_EVERY == 0:
             self.record.look(after, self.ensemble, energy=self.moves % ENERGY_EVERY == 0)

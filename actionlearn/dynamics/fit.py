@@ -8,11 +8,19 @@ import torch
 from ase.data import chemical_symbols
 
 from actionlearn.dynamics.ensemble import Map
-from actionlearn.errors import NonFinite, UnsupportedSystem
+from actionlearn.errors import BlownUp, NonFinite, UnsupportedSystem
 from actionlearn.state import PhaseState
+from actionlearn.units import FEMTOSECOND
 
 MASS_TOLERANCE = 1e-3
 """Relative difference between masses that are still the same: that of successive tables, not of isotopes."""
+
+
+LONGEST_STRIDE = 5.0
+"""Å a step; an atom (not a particle without a species, as in toy systems) that moves further is not in a solid, liquid
+or molecule."""
+
+_CURE = "the trajectory has blown up; relax the start, lower the temperature, or use a model of a shorter step"
 
 
 def check_fit(model: Map, state: PhaseState) -> None:
@@ -35,14 +43,20 @@ def check_fit(model: Map, state: PhaseState) -> None:
             )
 
 
-def check_finite(state: PhaseState, model: Map) -> None:
-    """Raise `NonFinite` naming the first atom that is lost."""
+def check_sound(state: PhaseState, model: Map) -> None:
+    """Raise `NonFinite` or `BlownUp` naming the first atom that is lost."""
     sound = torch.isfinite(state.positions).all(1) & torch.isfinite(state.momenta).all(1)
     if not bool(sound.all()):
         atom = int((~sound).nonzero()[0])
         raise NonFinite(
-            f"atom {atom} has a position or momentum that is not finite after a step of {model.step_fs:g} fs: "
-            "the trajectory has blown up; relax the start, lower the temperature, or use a model of a shorter step"
+            f"atom {atom} has a position or momentum that is not finite after a step of {model.step_fs:g} fs: {_CURE}"
+        )
+    stride = (state.velocities.norm(dim=1) * (model.step_fs * FEMTOSECOND)).masked_fill(state.numbers == 0, 0.0)
+    atom = int(stride.argmax())
+    if float(stride[atom]) > LONGEST_STRIDE:
+        raise BlownUp(
+            f"atom {atom} moves at {float(stride[atom]):.3g} Å a step of {model.step_fs:g} fs, more than "
+            f"{LONGEST_STRIDE:g} Å: {_CURE}"
         )
 
 

@@ -9,8 +9,10 @@ from typing import Any
 
 import torch
 from ase.data import chemical_symbols
+from torch import Tensor
 
 from actionlearn.dynamics.ensemble import Ensemble, Map
+from actionlearn.dynamics.familiar import FamiliarRange
 from actionlearn.dynamics.freedom import at_rest_as_a_whole
 from actionlearn.errors import DriftTooLarge, InvalidInput
 from actionlearn.potentials.protocol import Potential
@@ -26,7 +28,8 @@ class Record:
 
     Temperatures are means over the looks that were taken. The conserved energy, total energy less the heat of the
     thermostat, is followed where a `potential` is given for it; it must not drift by more than `drift_limit`
-    (meV/atom/ps, beyond twice its standard error): the policy is to raise, or to warn once and count.
+    (meV/atom/ps, beyond twice its standard error): the policy is to raise, or to warn once and count. Atoms outside
+    the range of training are warned of once, and counted.
     """
 
     def __init__(
@@ -36,6 +39,7 @@ class Record:
         potential: Potential | None = None,
         drift_limit: float | None = None,
         policy: str = "raise",
+        familiar: FamiliarRange | None = None,
     ) -> None:
         """Start with nothing; `step_fs` is the time between steps."""
         if policy not in POLICIES:
@@ -46,6 +50,8 @@ class Record:
             if potential is None:
                 raise InvalidInput("a drift_limit needs energies: give a potential, or put a calculator on the atoms")
         self.step_fs, self.potential, self.drift_limit, self.policy = step_fs, potential, drift_limit, policy
+        self.familiar = familiar
+        self.strangers = 0  # atoms outside the range of training, summed over looks
         self.steps = 0
         self.seconds = 0.0
         self.looks = 0
@@ -69,11 +75,26 @@ class Record:
         self.looks += 1
         for Z, T in temperatures_by_species(state).items():
             self.kinetic[Z] = self.kinetic.get(Z, 0.0) + T
+        if self.familiar is not None:
+            self._judge_familiarity(self.familiar.strangers(state), state)
         if energy and self.potential is not None:
             total = self.potential.energy(state).detach() + state.kinetic_energy() - ensemble.heat
             self.times_fs.append(self.steps * self.step_fs)
             self.energies.append(float(total.sum()))
             self._judge_drift(state.n_atoms)
+
+    def _judge_familiarity(self, strange: Tensor, state: PhaseState) -> None:
+        count = int(strange.sum())
+        if count and not self.strangers:
+            atom = int(strange.nonzero()[0])
+            symbol = chemical_symbols[int(state.numbers[atom])]
+            warnings.warn(
+                f"{count} of {state.n_atoms} atoms are outside the range of training after {self.steps} steps, the "
+                f"first is atom {atom} ({symbol}): expect larger errors there; train on such conditions",
+                UserWarning,
+                stacklevel=2,
+            )
+        self.strangers += count
 
     def drift(self, n_atoms: int) -> Measured | None:
         """Slope of the conserved energy so far, or None while there are too few energies."""
@@ -116,6 +137,9 @@ class Record:
             "drift_meV_per_atom_per_ps": None if drift is None else drift.value,
             "drift_error": None if drift is None else drift.error,
             "drift_warnings": self.warned,
+            "share_outside_training": (
+                None if self.familiar is None or not self.looks else self.strangers / (self.looks * state.n_atoms)
+            ),
         }
         solver = getattr(model, "solver", None)  # of an implicit map
         if solver is not None:
@@ -126,7 +150,7 @@ class Record:
 
     def memory(self) -> dict[str, Any]:
         """All that is counted, for a restart."""
-        names = ("steps", "seconds", "looks", "warned", "kinetic", "times_fs", "energies")
+        names = ("steps", "seconds", "looks", "warned", "strangers", "kinetic", "times_fs", "energies")
         return {name: getattr(self, name) for name in names}
 
     def recall(self, memory: dict[str, Any]) -> None:

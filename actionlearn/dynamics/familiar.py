@@ -1,0 +1,38 @@
+"""Atoms in surroundings that a trained map has never seen."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from actionlearn.maps.blueprint import network_of
+from actionlearn.state import PhaseState
+
+MARGIN = 2.0
+"""How far outside the range of training an input may lie, in standard deviations of that input in training."""
+
+
+class FamiliarRange:
+    """The range of the network's inputs in training, as its checkpoint reports it.
+
+    An atom is a stranger if any of its inputs lies beyond the least or largest of training by `MARGIN` spreads.
+    """
+
+    def __init__(self, model: Any, least: Tensor, largest: Tensor, spread: Tensor) -> None:
+        """Take the limits, each (inputs,)."""
+        self.network = network_of(model)
+        self.least, self.largest = least - MARGIN * spread, largest + MARGIN * spread
+
+    @classmethod
+    def of(cls, model: Any) -> FamiliarRange | None:
+        """The range in a trained map's report, or None for a map without one."""
+        found = (getattr(model, "report", None) or {}).get("input_range")
+        return None if found is None else cls(model, found["least"], found["largest"], found["spread"])
+
+    @torch.no_grad()
+    def strangers(self, state: PhaseState) -> Tensor:
+        """Which atoms are outside, (atoms,)."""
+        x = self.network.features_and_vectors(state)[0]
+        return ((x < self.least.to(x)) | (x > self.largest.to(x))).any(1)
