@@ -47,7 +47,7 @@ def harmonic_flow(potential: Harmonic, time: float) -> Flow:
 
 
 def _oscillation(squares: Tensor, t: float) -> tuple[Tensor, Tensor, Tensor]:
-    """cos ωt, sin(ωt)/ω and −ω sin ωt for ω² of any sign; a mode slower than roundoff counts as free."""  # noqa: D403
+    """Give cos ωt, sin(ωt)/ω and −ω sin ωt for ω² of any sign; a mode slower than roundoff counts as free."""
     free = squares.abs() <= 1e-14 * squares.abs().amax(1, keepdim=True)
     omega = torch.where(free, 1.0, squares.abs()).sqrt()
     falls = squares < 0
