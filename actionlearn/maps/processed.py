@@ -77,7 +77,8 @@ class Displacement(nn.Module):
             size = float(miss.abs().max())
             if size <= self._tolerance(target) * float(target.abs().max().clamp_min(1.0)):
                 break
-            at = at.moved(at.positions + self._solve(at, miss, transpose=True), at.momenta)
+            # inexact Newton: each round gains four digits, and rounds are checked, so solving further is wasted
+            at = at.moved(at.positions + self._solve(at, miss, transpose=True, tolerance=1e-4), at.momenta)
         else:
             raise NotConverged(
                 f"the inverse of the change of variables stopped {size:.1e} Å short after 30 Newton iterations: "
@@ -95,7 +96,7 @@ class Displacement(nn.Module):
     def _trains(self) -> bool:
         return any(w.requires_grad for w in self.parameters())
 
-    def _solve(self, state: PhaseState, rhs: Tensor, transpose: bool = False) -> Tensor:
+    def _solve(self, state: PhaseState, rhs: Tensor, transpose: bool = False, tolerance: float = 0.0) -> Tensor:
         """(1 + ∇∇W M⁻¹)⁻¹ rhs, or its transpose (1 + M⁻¹∇∇W)⁻¹ rhs, by conjugate gradients.
 
         With y = M^{-1/2} x both are one symmetric system, (1 + M^{-1/2}∇∇W M^{-1/2}) y = M^{∓1/2} rhs.
@@ -108,7 +109,7 @@ class Displacement(nn.Module):
             with torch.no_grad():
                 return self.stretch(state, y * root) / root
 
-        return conjugate_gradients(product, rhs.detach() / scale, state, self._tolerance(rhs)) * scale
+        return conjugate_gradients(product, rhs.detach() / scale, state, max(tolerance, self._tolerance(rhs))) * scale
 
     def _tolerance(self, like: Tensor) -> float:
         """What was asked for, or what the precision allows."""
