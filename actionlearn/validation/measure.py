@@ -1,0 +1,245 @@
+"""All measurements of one map, a temperature at a time, kept in files so that nothing is run twice."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from actionlearn.analysis import Trajectory, mean_and_error, radial_distribution, velocity_spectrum
+from actionlearn.dataset import Dataset
+from actionlearn.dynamics import Langevin, simulate
+from actionlearn.errors import InvalidInput
+from actionlearn.files import read_json, writable_folder, write_json
+from actionlearn.losses import step_errors
+from actionlearn.potentials.protocol import Potential
+from actionlearn.progress import Progress
+from actionlearn.reference import Stretch
+from actionlearn.schemes import Verlet
+from actionlearn.state import PhaseState
+from actionlearn.structure import estimate_symplectic_defect, momentum_drift, reversal_error
+from actionlearn.validation.rollout import FEWEST_FRAMES, RollOut, roll_out
+from actionlearn.validation.verdict import Limits, Verdict, judge
+
+FORMAT = "actionlearn validation 1"
+SETTLE_PS = 1.0
+"""Thermostat on the base potential that brings a held-out frame to a temperature that was not sampled."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Validation:
+    """Everything that was measured, as plain numbers, and what it means."""
+
+    one_step: dict[str, Any]
+    structure: dict[str, Any]
+    temperatures: list[dict[str, Any]]
+    verdict: Verdict
+
+    def without_series(self) -> dict[str, Any]:
+        """The numbers alone, for one readable file."""
+        rows = [{k: v for k, v in row.items() if k != "series"} for row in self.temperatures]
+        return {**dataclasses.asdict(self), "temperatures": rows}
+
+
+def held_out(stretches: Sequence[Stretch], report: Mapping[str, Any]) -> list[Stretch]:
+    """The stretches that a model has not seen, by what its report says: test ones, or else any it does not name."""
+    parts = report.get("stretches", {})
+    chosen = [s for s in stretches if s.name in parts.get("test", ())]
+    seen = {name for part in ("training", "validation") for name in parts.get(part, ())}
+    chosen = chosen or [s for s in stretches if s.name not in seen]
+    if not chosen:
+        raise InvalidInput(
+            "the model was trained on all of these stretches, which leaves none to validate with: sample new ones"
+        )
+    return chosen
+
+
+def validate(
+    model: Any,
+    base: Potential,
+    stretches: Sequence[Stretch],
+    output: Path,
+    *,
+    temperatures_K: Sequence[float],
+    ps: float,
+    seed: int = 0,
+    made_for: Mapping[str, Any] | None = None,
+    limits: Limits | None = None,
+    progress: bool = False,
+) -> Validation:
+    """Measure a map on stretches that it has not seen.
+
+    Results of each temperature are kept in `output` and taken from there when called again; `made_for` says what
+    they belong to besides temperature, length and seed, such as checksums.
+    """
+    for T in temperatures_K:
+        if not 0 < T < math.inf:
+            raise InvalidInput(f"temperatures must be positive numbers of kelvin, not {T}")
+    shortest = FEWEST_FRAMES * model.step_fs / 1000.0
+    if not shortest <= ps < math.inf:
+        raise InvalidInput(f"ps must be at least {shortest:g}, {FEWEST_FRAMES} steps, not {ps:g}: run longer")
+    writable_folder(output)
+    data = Dataset(stretches, step_fs=model.step_fs)
+    total = 2.0 * ps * len(temperatures_K)
+    rows = []
+    with Progress("validating", total, shown=progress) as bar:
+        for T in sorted(set(temperatures_K)):
+            path = output / f"{T:g}K.json"
+            about = {"format": FORMAT, "version": metadata.version("actionlearn"), "ps": ps, "seed": seed}
+            about = {**about, **(made_for or {})}
+            if path.exists():
+                kept = read_json(path)
+                if not isinstance(kept, dict) or kept.get("made_for") != about:
+                    raise InvalidInput(
+                        f"{path} holds another validation (model, data, length or seed differ): "
+                        "choose another output folder, or delete it"
+                    )
+                bar.advance(2.0 * ps)
+            else:
+                advance = functools.partial(bar.advance, note=f"{T:g} K")
+                row = at_temperature(model, base, stretches, T, ps=ps, seed=seed, advance=advance)
+                kept = {"made_for": about, "result": row}
+                write_json(path, kept)
+            rows.append(kept["result"])
+    one_step, structure = one_step_errors(model, data), structure_of(model, stretches[0].state(0))
+    return Validation(one_step, structure, rows, judge(one_step, structure, rows, limits))
+
+
+def one_step_errors(model: Any, data: Dataset) -> dict[str, Any]:
+    """Relative errors of one step over all held-out stretches, standard errors from the scatter between them."""
+    whole = step_errors(model, data, windows=100)
+    each = [step_errors(model, Dataset([s], step_fs=data.step_fs), windows=10) for s in data.stretches]
+    n = len(each)
+    found: dict[str, Any] = {"windows": whole.windows, "stretches": n}
+    for name in ("position", "momentum"):
+        found[name] = getattr(whole, name)
+        scatter = np.std([getattr(e, name) for e in each], ddof=1) if n > 1 else np.nan
+        found[f"{name}_error"] = _number(scatter / np.sqrt(n))
+    return found
+
+
+def structure_of(model: Any, state: PhaseState) -> dict[str, Any]:
+    """Measures of structure from one state."""
+    return {
+        "symplectic_defect": estimate_symplectic_defect(model, state, directions=4),
+        "reversal_error_A": reversal_error(model, state, n=10),
+        "momentum_drift": momentum_drift(model, state, n=10),
+    }
+
+
+def at_temperature(
+    model: Any,
+    base: Potential,
+    stretches: Sequence[Stretch],
+    temperature_K: float,
+    *,
+    ps: float,
+    seed: int = 0,
+    advance: Callable[[float], None] | None = None,
+) -> dict[str, Any]:
+    """A run of the map and one of Verlet on the base potential from the same start, and how they compare."""
+    state, dt = _start(base, stretches, temperature_K, seed)
+    run = roll_out(model, base, state, ps=ps, advance=advance)
+    dt = model.step_fs / math.ceil(model.step_fs / dt - 1e-9)  # the base step, or what of it divides the long one
+    reference = roll_out(Verlet(base, step_fs=dt), base, state, ps=ps, interval_fs=model.step_fs, advance=advance)
+    found: dict[str, Any] = {"temperature_K": temperature_K, **_of_run(run), "reference": _of_run(reference)}
+    found["reference"]["step_fs"] = dt
+    series: dict[str, Any] = {
+        "times_ps": _list(run.times_ps),
+        "energies": _list(run.per_atom_meV),
+        "reference_energies": _list(reference.per_atom_meV),
+    }
+    if run.failure is None and reference.failure is None:
+        _compare(run.trajectory, reference.trajectory, found, series)
+    return {**found, "series": series}
+
+
+def _start(base: Potential, stretches: Sequence[Stretch], temperature_K: float, seed: int) -> tuple[PhaseState, float]:
+    """A state of a held-out stretch, brought to the temperature if none was sampled there, and the base step."""
+    nearest = min(stretches, key=lambda s: abs(s.temperature_K - temperature_K))
+    state = nearest.state(0)
+    if abs(nearest.temperature_K - temperature_K) <= 1.0:
+        return state, nearest.step_fs
+    at_rest = bool(abs(state.momenta.sum(0)).max() < 1e-6 * abs(state.momenta).sum()) and not state.has_fixed
+    bath = Langevin(temperature_K, 5.0, seed=seed, zero_momentum=at_rest)
+    steps = round(1000.0 * SETTLE_PS / nearest.step_fs)
+    settled = simulate(Verlet(base, step_fs=nearest.step_fs), state, steps, ensemble=bath)
+    return settled.state, nearest.step_fs
+
+
+def _of_run(run: RollOut) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "ps": float(run.times_ps[-1]),
+        "failure": run.failure,
+        "ms_per_step": 1e3 * run.seconds_per_step,
+    }
+    if run.failure is not None:
+        return found
+    drift, shares = run.drift, run.shares
+    return found | {
+        "drift": drift.value,
+        "drift_error": drift.error,
+        "fluctuation": run.fluctuation_meV,
+        "species": list(shares.groups),
+        "temperatures_K": list(shares.temperatures_K),
+        "temperature_errors_K": list(shares.errors_K),
+        "p_value": _number(shares.p_value),
+    }
+
+
+def _compare(run: Trajectory, reference: Trajectory, found: dict[str, Any], series: dict[str, Any]) -> None:
+    """Radial distributions and velocity spectra of two runs."""
+    g, g0 = radial_distribution(run), radial_distribution(reference)
+    pairs = {pair: _difference(g.values[pair], g.errors[pair], g0.values[pair], g0.errors[pair]) for pair in g0.values}
+    found["radial"] = {pair: dict(zip(("area", "noise"), parts[:2], strict=True)) for pair, parts in pairs.items()}
+    found["radial_excess"] = max(parts[2] for parts in pairs.values())
+    D, D0 = velocity_spectrum(run), velocity_spectrum(reference)
+    area, noise, found["spectrum_excess"] = _difference(D.density, D.errors, D0.density, D0.errors)
+    found["spectrum"] = {"area": area, "noise": noise, "nyquist_per_cm": D.nyquist_per_cm, "at_limit": D0.at_limit}
+    (mean, error), (mean0, error0) = _mean_frequency(run), _mean_frequency(reference)
+    found["spectrum"] |= {"mean_per_cm": mean, "mean_error": error}
+    found["reference"] |= {"mean_per_cm": mean0, "mean_error": error0}
+    series |= {"r": _list(g.r), "per_cm": _list(D.per_cm)}
+    series |= {"g": {k: _list(v) for k, v in g.values.items()}, "g_errors": {k: _list(v) for k, v in g.errors.items()}}
+    series |= {"reference_g": {k: _list(v) for k, v in g0.values.items()}}
+    series |= {"density": _list(D.density), "density_errors": _list(D.errors), "reference_density": _list(D0.density)}
+
+
+def _difference(
+    one: np.ndarray, one_error: np.ndarray, other: np.ndarray, other_error: np.ndarray
+) -> tuple[float, float, float]:
+    """Area between two curves over that of the second; the part that noise of this size makes; what is beyond it."""
+    whole = other.sum()
+    if not whole > 0:
+        return 0.0, 0.0, 0.0
+    area = float(np.abs(one - other).sum() / whole)
+    noise = float(math.sqrt(2.0 / math.pi) * np.hypot(one_error, other_error).sum() / whole)
+    return area, noise, math.sqrt(max(area**2 - noise**2, 0.0))
+
+
+def _mean_frequency(trajectory: Trajectory, blocks: int = 5) -> tuple[float, float]:
+    """Mean wavenumber of the velocity spectrum and its standard error, from spectra of blocks."""
+    length = len(trajectory) // blocks
+    means = []
+    for k in range(blocks):
+        part = slice(k * length, (k + 1) * length)
+        cut = dataclasses.replace(trajectory, positions=trajectory.positions[part], momenta=trajectory.momenta[part])
+        means.append(velocity_spectrum(cut, blocks=3).mean_per_cm())
+    mean, error = mean_and_error(means, blocks)
+    return float(mean), float(error)
+
+
+def _number(value: float) -> float | None:
+    """A number as JSON can hold it."""
+    return float(value) if math.isfinite(value) else None
+
+
+def _list(values: np.ndarray) -> list[float]:
+    """Six digits are more than any of these curves is known to."""
+    return [float(f"{v:.6g}") for v in values]
