@@ -1,6 +1,7 @@
 """Base potentials: what the reference trajectories are made with."""
 
 from actionlearn.potentials.ase_calculator import ASEPotential
+from actionlearn.potentials.bias import FunctionPotential, Restraint, Wall
 from actionlearn.potentials.lennard_jones import LennardJones
 from actionlearn.potentials.metals import SecondMomentMetals
 from actionlearn.potentials.protocol import Potential, forces_from_energy
@@ -16,9 +17,10 @@ from actionlearn.potentials.toys import DoubleWell, GravitationalThreeBody, Harm
 from actionlearn.potentials.water import SPCFw
 
 __all__ = [
-    "FIGURE_EIGHT_PERIOD",
     "ASEPotential",
     "DoubleWell",
+    "FIGURE_EIGHT_PERIOD",
+    "FunctionPotential",
     "GravitationalThreeBody",
     "Harmonic",
     "HenonHeiles",
@@ -26,8 +28,10 @@ __all__ = [
     "LennardJones",
     "Morse",
     "Potential",
+    "Restraint",
     "SPCFw",
     "SecondMomentMetals",
+    "Wall",
     "figure_eight",
     "forces_from_energy",
     "henon_heiles_state",
