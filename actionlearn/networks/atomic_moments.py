@@ -33,7 +33,7 @@ class AtomicMoments(nn.Module):
     |--------|------------|----------------------------|------|
     | D      | `D`        | (atoms, 3, neighbours)     | Å    |
     | B e    | `radial`   | (atoms, B·S, neighbours)   |      |
-    | 1,u,uu | `angular`  | (atoms, neighbours, 13)    |      |
+    | 1,u,uu | `angular`  | (atoms, neighbours, 10)    |      |
     | a      | `a`        | (atoms, 2C, …)             |      |
     | x      | `x`        | (atoms, features)          |      |
     | E      | `energies` | (systems, heads)           | eV   |
@@ -45,6 +45,7 @@ class AtomicMoments(nn.Module):
     table: Tensor
     frequencies: Tensor
     identity: Tensor
+    nine_of_six: Tensor
     shift: Tensor
     scale: Tensor
     velocity_scale: Tensor
@@ -93,6 +94,7 @@ class AtomicMoments(nn.Module):
         self.register_buffer(
             "frequencies", math.pi / cutoff * torch.arange(1, radial + 1, dtype=dtype), persistent=False
         )
+        self.register_buffer("nine_of_six", torch.tensor([0, 1, 2, 1, 3, 4, 2, 4, 5]), persistent=False)
         self.register_buffer("identity", torch.eye(n_species, dtype=dtype), persistent=False)
         n_features = (8 if momenta else 4) * C
         width = radial * n_species
@@ -195,7 +197,8 @@ class AtomicMoments(nn.Module):
         radial = waves
         if len(self.species) > 1:
             radial = (waves.unsqueeze(1) * around.species.unsqueeze(2)).reshape(n, -1, k)
-        rows = [around.ones, u, (u.unsqueeze(2) * u.unsqueeze(1)).reshape(n, 9, k)]
+        # of the symmetric u⊗u the six different components: xx, xy, xz, yy, yz, zz
+        rows = [around.ones, u, u * u[:, :1], u[:, 1:] * u[:, 1:2], u[:, 2:] * u[:, 2:]]
         if self.momenta:
             v = around.differences(state.velocities / self.velocity_scale)
             rows += [(v * u).sum(1, keepdim=True), v, (u.unsqueeze(2) * v.unsqueeze(1)).reshape(n, 9, k)]
@@ -214,9 +217,10 @@ class AtomicMoments(nn.Module):
 
     def _channels(self, moments: Tensor, weights: Sequence[Tensor]) -> list[Tensor]:
         """Left and right channels of every rank, each (atoms, 2C, components); even ranks first, then odd ones."""
-        columns = [slice(0, 1), slice(1, 4), slice(4, 13), slice(13, 14), slice(14, 17), slice(17, 26)]
+        columns = [slice(0, 1), slice(1, 4), slice(4, 10), slice(10, 11), slice(11, 14), slice(14, 23)]
         a = [torch.bmm(w, moments[:, :, c]) for w, c in zip(weights, columns, strict=False)]
         a[0] = a[0].squeeze(2)
+        a[2] = a[2].index_select(2, self.nine_of_six)
         if self.momenta:
             a[3] = a[3].squeeze(2)
         return a
