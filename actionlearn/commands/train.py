@@ -12,6 +12,8 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from actionlearn import checkpoint
 from actionlearn.dataset import Dataset
 from actionlearn.errors import DataError, InvalidInput
@@ -45,12 +47,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--start", metavar="FILE", help="go on from the weights of this checkpoint; kind, stages, network are its own"
     )
+    parser.add_argument("--window", type=int, metavar="L", help="frames of a window, L - 1 steps are unrolled (least)")
     parser.add_argument("--patience", type=int, default=0, metavar="N", help="stop after N validations without gain")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="seed of all random numbers")
 
 
 def run(args: argparse.Namespace) -> None:
     """Train, save, and print what came out."""
+    torch.set_flush_denormal(True)  # tails of cutoff functions are slow in numbers too small to matter
     output = Path(args.output)
     state_file = output.with_name(output.name + ".state")
     if output.exists() and not state_file.exists():
@@ -79,6 +83,7 @@ def run(args: argparse.Namespace) -> None:
         updates=args.updates,
         learning_rate=args.learning_rate,
         batch_atoms=args.batch_atoms,
+        window=args.window,
         patience=args.patience,
         seed=args.seed,
     )
