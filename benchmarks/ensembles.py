@@ -82,16 +82,16 @@ def estimate(means):
 
 def exact_sampling(quick):
     base = SecondMomentMetals()
-    count, ps = (6, 1.5) if quick else (16, 4.0)
+    count, ps = (6, 1.5) if quick else (32, 4.0)
     state = replicas(structure("cuau32"), count, 2 * T)
-    model = al.Verlet(base, step_fs=2.0)
-    state = al.simulate(model, state, 250, ensemble=Langevin(T, 20.0, seed=9)).state  # thermal structures
+    equilibrated = al.simulate(al.Verlet(base, step_fs=4.0), state, 500, ensemble=Langevin(T, 10.0, seed=9))
+    state = equilibrated.state
     net = bad_kicks(base, state.select(0))
     bad = al.CorrectedVerlet(base, [net.head(0.5)], step_fs=8.0, stages=1)
     soft = al.CorrectedVerlet(base, [Scaled(base, -0.05)], step_fs=8.0, stages=1)
     energy = lambda now: base.energy(now) / now.atoms_per_system * 1000.0  # noqa: E731
     observables = [energy, PairCount(2.3, 2.6), PairCount(2.6, 2.9)]
-    good = al.Verlet(base, step_fs=8.0)
+    model, good = al.Verlet(base, step_fs=2.0), al.Verlet(base, step_fs=8.0)
     steps = round(ps * 1000)
     runs = {
         "reference, 2 fs": (model, Langevin(T, 5.0, seed=1), steps // 2, 10),

@@ -77,6 +77,7 @@ def run(args: argparse.Namespace) -> None:
     with Progress(f"{args.ensemble} {args.ps:g} ps", steps, done=dyn.nsteps) as bar:
         dyn.attach(_progress(dyn, atoms, bar), interval=20)
         dyn.run(max(steps - dyn.nsteps, 0))
+        bar.advance(dyn.nsteps - bar.done)
     summary = {"structure": args.structure, "model": args.model, **dyn.summary()}
     write_json(frames.path.with_name(frames.path.name + ".json"), summary)
     print(as_text(summary))

@@ -122,10 +122,10 @@ class VelocityRescaling(Stochastic):
         ratio = (half_kT * (1.0 - c) / K.clamp_min(torch.finfo(K.dtype).tiny)).sqrt()
         # K'/K = (√c + ratio·ξ₁)² + ratio²·Σ'ξ², the sum without ξ₁
         along = math.sqrt(c) + ratio * first
-        alpha = (along**2 + ratio**2 * squares).sqrt() * torch.where(along < 0, -1.0, 1.0)
-        after = state.moved(state.positions, alpha[state.system].unsqueeze(1) * state.momenta)
-        self.heat = self.heat + after.kinetic_energy() - K
-        return after
+        growth = along**2 + ratio**2 * squares
+        alpha = growth.sqrt() * torch.where(along < 0, -1.0, 1.0)
+        self.heat = self.heat + (growth - 1.0) * K
+        return state.moved(state.positions, alpha[state.system].unsqueeze(1) * state.momenta)
 
     def _noise(self, like: Tensor, degrees: Tensor) -> tuple[Tensor, Tensor]:
         """ξ₁ and the sum of the squares of the others, each (systems,)."""
