@@ -27,6 +27,9 @@ class ActionDynamics(MolecularDynamics):
     The atoms need no calculator. With one, its energy is asked for by the logger and for trajectory frames, as usual,
     and never by a step. Energies of the drift guard are those of `potential`, or of the calculator if none is given.
 
+    FixAtoms holds atoms in any number of groups. FixCom takes the total momentum out at the start; the map conserves
+    it from there on, unless an external field or a bias acts on the whole. Other constraints are refused.
+
     Atoms may be changed between steps: whatever differs from what the last step left is read again. `run` shows the
     atoms only when an observer is due and at its end, which spares maps that work in other variables; `irun` and
     `step` show every step.
