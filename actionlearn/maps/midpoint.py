@@ -124,6 +124,7 @@ class MidpointAction(nn.Module):
 
         Nothing is carried over between calls. After a finite number of iterations the map is not symplectic.
         """
+        self.guard.check(state)
         if iterations == 0:
             return predicted
         equation = MidpointEquation(self.derivatives, state.detach(), self.step_fs * FEMTOSECOND)

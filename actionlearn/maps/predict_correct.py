@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+
+from torch import nn
 
 from actionlearn.errors import InvalidInput
 from actionlearn.maps.midpoint import MidpointAction
@@ -36,10 +38,15 @@ class PredictCorrect:
         self.step_fs = midpoint_action.step_fs
         self.species = midpoint_action.species
         self.masses = midpoint_action.masses
+        self.solver = midpoint_action.solver
 
     def __call__(self, state: PhaseState) -> PhaseState:
         """One step."""
         return self.step(state)
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Weights of the action."""
+        return self.midpoint_action.parameters()
 
     def step(self, state: PhaseState, n: int = 1) -> PhaseState:
         """The state n steps later."""
