@@ -40,8 +40,9 @@ class Windows:
     scale_p: Tensor
 
     def centre(self) -> PhaseState:
-        """Half way between first and last frame: from there every atom has the shortest way to all frames."""
-        first, last = self.frames[0], self.frames[-1]
+        """The middle of the window, half way between two frames if need be: from there it is not far to any."""
+        n = len(self.frames)
+        first, last = self.frames[(n - 1) // 2], self.frames[n // 2]
         return first.moved(0.5 * (first.positions + last.positions), first.momenta)
 
     def reversed(self) -> Windows:

@@ -29,18 +29,16 @@ from actionlearn.units import FEMTOSECOND
 
 def window_length(model: Any) -> int:
     """Frames of a window that the loss of this map takes at least."""
-    return 3 if model.kind == "processed" and model.stages == 1 else 2
+    return 4 if model.kind == "processed" and model.stages == 1 else 2
 
 
 def map_loss(model: Any, windows: Windows) -> Tensor:
     """The loss of a map of any kind."""
+    if model.kind == "processed":
+        return _loss(*processed_residuals(model, windows))
     look_around(model, windows)
     if model.kind == "midpoint":
         return _loss(*midpoint_residuals(model, windows))
-    if model.kind == "processed":
-        if model.stages == 1:
-            return _loss(*processed_verlet_residuals(model, windows))
-        return _loss(*processed_residuals(model, windows))
     return _loss(*unrolled_residuals(model, windows))
 
 
@@ -93,49 +91,40 @@ def midpoint_residuals(model: Any, windows: Windows) -> tuple[Tensor, Tensor]:
     return torch.cat(rq), torch.cat(rp)
 
 
-def processed_verlet_residuals(model: ProcessedAction, windows: Windows) -> tuple[Tensor, Tensor]:
-    """The processed map of one stage on three frames or more, from displacements of positions alone.
+def processed_residuals(model: ProcessedAction, windows: Windows) -> tuple[Tensor, Tensor]:
+    """Ψ(χ(z)) − χ(z') of the processed map, in its own variables: nothing is inverted.
 
-    With Q_n = q_n + M⁻¹∇W(q_n) and kicks h F(Q) at both ends of a step, successive frames obey
+        Q = q + M⁻¹∇W(q),      P = p − ∇∇W(q) M⁻¹P*
 
-        M (Q_{n+1} − 2Q_n + Q_{n−1})/h = 2h F(Q_n)                    (two half kicks)
-        p_n = (1 + ∇∇W(q_n) M⁻¹) P_n,     P_n = M (Q_{n+1} − Q_{n−1})/2h
+    P* is P without gradients. With one stage it comes for nearly nothing from the neighbours of a frame,
+    P* = M (Q_{n+1} − Q_{n−1})/2h, for that is what Ψ makes of P: the error of P is the product of two small ones. It
+    needs a frame more at both ends. With more stages P* is solved for roughly. The product with ∇∇W is a
+    difference, so only first derivatives of the network are differentiated. Both maps keep volume, so Ψχ = χ cannot
+    become true trivially.
 
-    The first equation leaves W open (harmonic modes obey it for many W), the second fixes it. No variable is
-    inverted; the product with ∇∇W is a central difference of ∇W along M⁻¹P. Half the residual of the first and that
-    of the second are to first order the errors of a step in units of momentum; both are weighed as such.
+    Positions alone would not do: Q_n that obey Ψ exactly are to be had from many W (for a harmonic mode from any),
+    and the momenta p_n say which.
     """
     chi, h = model.displacement, model.step_fs * FEMTOSECOND
-    if len(windows.frames) < 3:
+    frames, edge = windows.frames, 1 if model.stages == 1 else 0
+    if len(frames) < 2 + 2 * edge:
         raise InvalidInput(
-            f"the processed map of one stage takes windows of 3 frames or more, not {len(windows.frames)}"
+            f"the processed map of {model.stages} stage(s) takes windows of {2 + 2 * edge} frames or more, "
+            f"not {len(frames)}"
         )
-    m = windows.frames[0].masses.unsqueeze(1)
-    Q = [state.positions + chi.shift(state) for state in windows.frames]
-    kicks, lifts = [], []
-    for before, at, after, state in zip(Q[:-2], Q[1:-1], Q[2:], windows.frames[1:-1], strict=True):
-        F = model.inner.stage_force(0, state.moved(at, state.momenta))
-        kick = m * (after - 2.0 * at + before) / h - 2.0 * h * F
-        P = m * (after - before) / (2.0 * h)
-        lift = stretched(chi, state, P) - state.momenta
-        kicks.append(_momentum_residual(0.5 * kick, state, windows))
-        lifts.append(_momentum_residual(lift, state, windows))
-    return torch.cat(kicks), torch.cat(lifts)
-
-
-def processed_residuals(model: ProcessedAction, windows: Windows) -> tuple[Tensor, Tensor]:
-    """Ψ(χ(z)) − χ(z') of the processed map, in its own variables.
-
-    P = p − ∇∇W(q) M⁻¹P* with P* a solution found without gradients: only first derivatives of the network are
-    differentiated, and none of the parts that could make Ψχ = χ trivial is left out, for both maps keep volume.
-    """
-    chi = model.displacement
+    with torch.no_grad(), without_history():  # the outer frames are far enough for neighbours of their own
+        outer = [state.positions + chi.shift(state) for state in (frames[0], frames[-1])][: 2 * edge]
+    look_around(model, windows)
+    frames = frames[edge : len(frames) - edge]
+    shifts = [chi.shift(state) for state in frames]
+    inner = [state.positions + shift for state, shift in zip(frames, shifts, strict=True)]
+    m, Q = frames[0].masses.unsqueeze(1), [*outer[:1], *inner, *outer[1:]]
     inside = []
-    for state in windows.frames:
+    for k, state in enumerate(frames):
         with torch.no_grad():
-            P = rough_momenta(chi, state)
-        lift = stretched(chi, state, P) - P
-        inside.append(state.moved(state.positions + chi.shift(state), state.momenta - lift))
+            P = m * (Q[k + 2] - Q[k]) / (2.0 * h) if edge else rough_momenta(chi, state, shifts[k])
+        lift = stretched(chi, state, shifts[k], P) - P
+        inside.append(state.moved(inner[k], state.momenta - lift))
     state = inside[0]
     rq, rp = [], []
     for target in inside[1:]:
@@ -145,25 +134,24 @@ def processed_residuals(model: ProcessedAction, windows: Windows) -> tuple[Tenso
     return torch.cat(rq), torch.cat(rp)
 
 
-def stretched(chi: Displacement, state: PhaseState, momenta: Tensor, reach: float = 0.02) -> Tensor:
-    """(1 + ∇∇W M⁻¹) P with the product as a central difference of ∇W; the fastest atom is moved by `reach` Å.
+def stretched(chi: Displacement, state: PhaseState, shift: Tensor, momenta: Tensor, reach: float = 0.005) -> Tensor:
+    """(1 + ∇∇W M⁻¹) P with the product as a difference of ∇W; the fastest atom is moved by `reach` Å.
 
-    ∇∇W M⁻¹P ≈ [∇W(q + τ M⁻¹P) − ∇W(q − τ M⁻¹P)]/2τ
+    ∇∇W M⁻¹P ≈ [∇W(q + τ M⁻¹P) − ∇W(q)]/τ, where `shift` is M⁻¹∇W(q)
     """
     v = state.inverse_masses * momenta
     tau = reach / float(v.detach().square().sum(1).max().sqrt().clamp_min(1e-12))
     ahead = chi.shift(state.moved(state.positions + tau * v, state.momenta))
-    behind = chi.shift(state.moved(state.positions - tau * v, state.momenta))
-    return momenta + state.masses.unsqueeze(1) * (ahead - behind) / (2.0 * tau)
+    return momenta + state.masses.unsqueeze(1) * (ahead - shift) / tau
 
 
-def rough_momenta(chi: Displacement, state: PhaseState, rounds: int = 3) -> Tensor:
+def rough_momenta(chi: Displacement, state: PhaseState, shift: Tensor, rounds: int = 3) -> Tensor:
     """P = (1 + ∇∇W M⁻¹)⁻¹ p by minimal residuals, good to about a thousandth; χ is near the identity."""
     root = state.masses.sqrt().unsqueeze(1)
     y = state.momenta / root
-    r = y - stretched(chi, state, y * root) / root
+    r = y - stretched(chi, state, shift, y * root) / root
     for _ in range(rounds):
-        Ar = stretched(chi, state, r * root) / root
+        Ar = stretched(chi, state, shift, r * root) / root
         alpha = state.sum_by_system((r * Ar).sum(1)) / state.sum_by_system((Ar * Ar).sum(1)).clamp_min(1e-30)
         step = alpha[state.system].unsqueeze(1)
         y, r = y + step * r, r - step * Ar
