@@ -32,10 +32,10 @@ def small_alloy():
 
 
 def network(state, momenta=False):
-    """Random weights, forces of 0.2 eV/Å."""
+    """Random weights, forces of 0.2 eV/Å; 0.03 where momenta enter, lest random kinetic terms outweigh the real one."""
     net = al.AtomicMoments(sorted(set(state.numbers.tolist())), cutoff=4.5, channels=8, heads=2, momenta=momenta)
     net.calibrate([state]).randomise(seed=3).requires_grad_(False)
-    net.readout.weight.mul_(0.2 / net.forces(state).square().mean().sqrt())
+    net.readout.weight.mul_((0.03 if momenta else 0.2) / net.forces(state).square().mean().sqrt())
     return net
 
 
