@@ -33,10 +33,10 @@ lint: $(READY)
 	$(BIN)/mypy
 
 figures: $(READY)
-	for script in paper_figures/*.py; do $(BIN)/python $$script --quick || exit 1; done
+	set -e; for script in $(wildcard paper_figures/*.py); do $(BIN)/python $$script --quick; done
 
 bench: $(READY)
-	for script in benchmarks/*.py; do $(BIN)/python $$script --quick || exit 1; done
+	set -e; for script in $(wildcard benchmarks/*.py); do $(BIN)/python $$script --quick; done
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache
