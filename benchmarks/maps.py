@@ -11,15 +11,13 @@ import torch
 from ase.build import bulk
 
 import actionlearn as al
+from actionlearn.reference.thermostat import maxwell_boltzmann
 from actionlearn.systems import structure
-from actionlearn.units import BOLTZMANN
 
 
 def thermal(atoms, temperature_K=500.0):
-    m = atoms.get_masses()[:, None]
-    p = np.random.default_rng(0).normal(size=(len(atoms), 3)) * np.sqrt(m * BOLTZMANN * temperature_K)
-    atoms.set_momenta(p - m * p.sum(0) / m.sum())
-    return al.PhaseState.from_atoms(atoms)
+    state = al.PhaseState.from_atoms(atoms)
+    return maxwell_boltzmann(state, temperature_K, torch.Generator().manual_seed(0))
 
 
 def small_alloy():
