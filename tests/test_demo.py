@@ -1,20 +1,23 @@
+import dataclasses
+
 import pytest
 
+import actionlearn as al
 from actionlearn import cli, demo
 from actionlearn.files import PARTIAL, read_json, write_atomically
 
 
-def test_the_demo_draws_and_judges(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(demo, "LENGTH_PS", 0.2)
-    monkeypatch.setattr(demo, "VERLET_STEPS_FS", (2.0, 8.0, 40.0))
-    monkeypatch.setattr(demo, "STRETCHES", 1)
-    monkeypatch.setattr(demo, "FRAMES", 13)
-    monkeypatch.setattr(demo, "THERMOSTAT_PS", 0.2)
-    assert cli.main(["demo", "--output", str(tmp_path), "--processes", "1"]) == 0
+def test_the_demo_learns_draws_and_judges(tmp_path, capsys, monkeypatch):
+    small = dataclasses.replace(demo.QUICK, updates=20, ps=4.0, verlet_steps_fs=(16.0, 40.0))
+    monkeypatch.setattr(demo, "QUICK", small)
+    assert cli.main(["demo", "--quick", "--output", str(tmp_path), "--processes", "1"]) == 0
     out = capsys.readouterr().out
-    assert "VERDICT: good" in out and "explodes" in out
+    assert "VERDICT: " in out and "explodes" in out and "20 updates" in out
     assert out.count("keeps the structure") == 2 and out.count("breaks it") == 2
+    assert "The measures tell right integrators from wrong ones; Verlet keeps its energy up to" in out
     assert (tmp_path / "demo.png").read_bytes().startswith(b"\x89PNG") and (tmp_path / "demo.png").stat().st_size > 20e3
+    model = al.load(tmp_path / "model.pt", step_fs=24.0)
+    assert (model.kind, model.stages) == ("discrete", 2)
 
 
 def test_a_file_is_whole_or_absent(tmp_path):

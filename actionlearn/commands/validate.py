@@ -11,6 +11,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from actionlearn import checkpoint
 from actionlearn.errors import DataError
 from actionlearn.files import sha256, write_json
@@ -34,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Measure, write and print."""
+    torch.set_flush_denormal(True)  # tails of cutoff functions are slow in numbers too small to matter
     sets = [ReferenceSet.open(folder) for folder in args.data]
     names = {args.base} if args.base else {found.potential for found in sets}
     if len(names) > 1:

@@ -144,7 +144,7 @@ def at_temperature(
     advance: Callable[[float], None] | None = None,
 ) -> dict[str, Any]:
     """A run of the map and one of Verlet on the base potential from the same start, and how they compare."""
-    state, dt = _start(base, stretches, temperature_K, seed)
+    state, dt = start_at(base, stretches, temperature_K, seed)
     run = roll_out(model, base, state, ps=ps, advance=advance)
     dt = model.step_fs / math.ceil(model.step_fs / dt - 1e-9)  # the base step, or what of it divides the long one
     reference = roll_out(Verlet(base, step_fs=dt), base, state, ps=ps, interval_fs=model.step_fs, advance=advance)
@@ -160,7 +160,9 @@ def at_temperature(
     return {**found, "series": series}
 
 
-def _start(base: Potential, stretches: Sequence[Stretch], temperature_K: float, seed: int) -> tuple[PhaseState, float]:
+def start_at(
+    base: Potential, stretches: Sequence[Stretch], temperature_K: float, seed: int
+) -> tuple[PhaseState, float]:
     """A state of a held-out stretch, brought to the temperature if none was sampled there, and the base step."""
     nearest = min(stretches, key=lambda s: abs(s.temperature_K - temperature_K))
     state = nearest.state(0)

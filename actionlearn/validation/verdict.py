@@ -6,6 +6,11 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from actionlearn.units import BOLTZMANN
+
+BIAS_K = 1e-3 / (3.0 * BOLTZMANN)
+"""How much too hot a friction of 1/ps leaves what a drift of 1 meV/atom/ps heats, K."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
@@ -95,7 +100,10 @@ def use_at(result: Mapping[str, Any], limits: Limits) -> tuple[str, list[str]]:
     drift, error = result["drift"], result["drift_error"]
     if abs(drift) > limits.nve_drift + 2.0 * error:
         use = "bath"
-        why.append(f"the energy drifts by {drift:+.3f} ± {error:.3f} meV/atom/ps, {limits.nve_drift:g} is the limit")
+        why.append(
+            f"the energy drifts by {drift:+.3f} ± {error:.3f} meV/atom/ps, {limits.nve_drift:g} is the limit "
+            f"(under a friction of 1/ps a bias of {drift * BIAS_K:+.2g} K)"
+        )
     elif 2.0 * error > 5.0 * limits.nve_drift:
         use = "bath"
         longer = result["ps"] * (2.0 * error / (5.0 * limits.nve_drift)) ** (2.0 / 3.0)
