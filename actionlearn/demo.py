@@ -262,7 +262,7 @@ def _draw_energies(axes: Axes, shown: Shown) -> None:
         early = times[-1] < 0.99 * ps
         over = np.abs(energies) > top
         end = float(np.clip(energies[-max(len(energies) // 20, 1) :].mean(), bottom, top))
-        time = float(times[over.argmax()]) if early and over.any() else float(times[-1])
+        time = float(times[np.flatnonzero(~over)[-1]]) if early else float(times[-1])
         labels.append((time, top if early else end, f"{name}{', explodes' if early else ''}", colour))
     axes.set(
         xlim=(0, ps),
