@@ -88,7 +88,9 @@ def table(found: Validation, about: dict[str, Any]) -> str:
     for row in found.temperatures:
         lines.append(_line(f"{row['temperature_K']:g}", "map", row, row))
         lines.append(_line("", f"{row['reference']['step_fs']:g} fs", row["reference"], None))
-    lines.append("the second line of each temperature is velocity Verlet on the base potential; off: beyond noise")
+    lines.append(
+        "the second line of each temperature is velocity Verlet on the base potential; off: beyond twice the noise"
+    )
     lines += ["", f"VERDICT: {found.verdict.text}."]
     lines += [f"  - {reason}" for reason in found.verdict.reasons]
     return "\n".join(lines)

@@ -216,13 +216,16 @@ def _compare(run: Trajectory, reference: Trajectory, found: dict[str, Any], seri
 def _difference(
     one: np.ndarray, one_error: np.ndarray, other: np.ndarray, other_error: np.ndarray
 ) -> tuple[float, float, float]:
-    """Area between two curves over that of the second; the part that noise of this size makes; what is beyond it."""
+    """Area between two curves over that of the second; what noise of this size makes of it; what is beyond twice that.
+
+    Twice, since the errors of neighbouring bins go together: hotter or colder, a run differs everywhere.
+    """
     whole = other.sum()
     if not whole > 0:
         return 0.0, 0.0, 0.0
     area = float(np.abs(one - other).sum() / whole)
     noise = float(math.sqrt(2.0 / math.pi) * np.hypot(one_error, other_error).sum() / whole)
-    return area, noise, math.sqrt(max(area**2 - noise**2, 0.0))
+    return area, noise, max(area - 2.0 * noise, 0.0)
 
 
 def _mean_frequency(trajectory: Trajectory, blocks: int = 5) -> tuple[float, float]:

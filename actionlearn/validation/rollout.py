@@ -20,6 +20,9 @@ from actionlearn.structure import Equipartition, Measured, energy_drift, equipar
 EXPLODED = 0.5
 """Change of the energy, eV per atom, at which a run is given up."""
 
+BLOCK_PS = 2.0
+"""Kinetic temperatures of species forget each other within about this time."""
+
 FEWEST_FRAMES = 100
 """Frames below which nothing is measured of a run."""
 
@@ -59,7 +62,9 @@ class RollOut:
         """Kinetic temperatures by species."""
         system = self.trajectory.system
         at_rest = bool(at_rest_as_a_whole(system).all())
-        return equipartition(self.trajectory.momenta, system, momentum_removed=at_rest)
+        fewest = len(system.numbers.unique()) + 4
+        blocks = int(min(max(self.times_ps[-1] / BLOCK_PS, fewest), 20))
+        return equipartition(self.trajectory.momenta, system, momentum_removed=at_rest, blocks=blocks)
 
 
 @torch.no_grad()

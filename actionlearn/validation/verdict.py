@@ -16,16 +16,19 @@ BIAS_K = 1e-3 / (3.0 * BOLTZMANN)
 class Limits:
     """What a map may get wrong.
 
-    | field          | unit         | meaning                                                                       |
-    |----------------|--------------|-------------------------------------------------------------------------------|
+    | field          | unit         | meaning                                                                        |
+    |----------------|--------------|--------------------------------------------------------------------------------|
     | `step_error`   |              | relative error of one step, momenta                                            |
     | `symplectic`   |              | symplectic defect                                                              |
     | `reversal`     | Å            | ten steps forward and back                                                     |
     | `nve_drift`    | meV/atom/ps  | microcanonical runs: half a meV per atom in 50 ps                              |
     | `bath_drift`   | meV/atom/ps  | runs under a thermostat: 1 against a friction of 1/ps is a bias of 4 K         |
     | `p_value`      |              | least chance of the species' temperatures being one                            |
-    | `radial`       |              | area between radial distributions beyond noise, over the area of the reference |
+    | `radial`       |              | area between radial distributions, less twice its noise, over the reference's  |
     | `spectrum`     |              | the same for velocity spectra                                                  |
+
+    Drifts count beyond twice their standard error; one that is not known to within five times `nve_drift` is not
+    good for microcanonical runs.
 
     The bias under a friction γ is P/(3 k_B γ) for a drift P per atom.
     """
@@ -36,8 +39,8 @@ class Limits:
     nve_drift: float = 0.01
     bath_drift: float = 1.0
     p_value: float = 1e-3
-    radial: float = 0.03
-    spectrum: float = 0.1
+    radial: float = 0.02
+    spectrum: float = 0.05
 
 
 @dataclasses.dataclass(frozen=True)
