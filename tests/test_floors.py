@@ -29,6 +29,8 @@ FLOORS = {
     "training": 3,
     "checkpoint": 3,
     "validation": 4,
+    "correction": 4,
+    "advice": 4,
     "dynamics": 4,
     "ase": 4,
     "analysis": 4,

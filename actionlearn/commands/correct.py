@@ -1,0 +1,165 @@
+"""Grade a trajectory by a learned action, and correct it.
+
+TRAJECTORY is any file that ASE reads, of one system, whose frames are one step of the model apart. Every step is
+graded: how far it is from being a symplectic step of the action, relative to the step; this goes to OUTPUT.json, or
+to --json. With --output the corrected trajectory is written: from the first frame on the steps of the action, each
+found from the increment of the original, by a number of iterations or to convergence. Momenta are needed, or are
+reconstructed from the positions with an error that is stated.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import ase
+import ase.io
+import numpy as np
+
+from actionlearn import checkpoint
+from actionlearn.correction import Correction, Grades, LongSteps, grade, long_steps
+from actionlearn.dynamics.frames import FrameFile
+from actionlearn.errors import InvalidInput
+from actionlearn.files import writable_folder, write_json
+from actionlearn.progress import Progress
+
+WORST = 5
+"""Steps shown one by one."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `actionlearn correct`."""
+    parser.add_argument("trajectory", metavar="TRAJECTORY", help="trajectory file in any format that ASE reads")
+    parser.add_argument("--model", required=True, metavar="FILE", help="checkpoint of a trained map")
+    parser.add_argument(
+        "--output",
+        metavar="FILE",
+        help="corrected trajectory: .xyz, .extxyz or .traj; without it steps are graded only",
+    )
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--iterations", type=int, metavar="K", help="gradients of a midpoint action for each step")
+    how.add_argument("--to-convergence", action="store_true", help="as many as it takes; so it is without either")
+    parser.add_argument(
+        "--reconstruct-momenta", action="store_true", help="take momenta from positions by central differences"
+    )
+    parser.add_argument("--json", metavar="FILE", help="where the grades go; OUTPUT.json if not given")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Grade, correct, and print what came out."""
+    output = None if args.output is None else FrameFile(args.output)
+    if output is not None and output.path.resolve() == Path(args.trajectory).resolve():
+        raise InvalidInput(f"--output {args.output} is the trajectory itself: choose another name")
+    if output is None and args.iterations is not None:
+        raise InvalidInput("--iterations are for a corrected trajectory: name it with --output")
+    model = checkpoint.load(args.model)
+    atoms = read_frames(args.trajectory)
+    frames = long_steps(atoms, model, reconstruct=args.reconstruct_momenta)
+    correction = None if output is None else Correction(model, frames, args.iterations)
+    report = Path(args.json) if args.json else None if output is None else Path(f"{output.path}.json")
+    for path in (report, output.path if output else None):
+        if path is not None:
+            writable_folder(path.parent)
+    grades = grade(model, frames)
+    summary = {"trajectory": args.trajectory, "model": args.model, **about(frames, model), **graded(grades)}
+    if correction is not None and output is not None:
+        summary["correction"] = _correct(correction, output, atoms[0])
+    if report is not None:
+        steps = {name: getattr(grades, name).tolist() for name in ("defect", "position", "momentum")}
+        write_json(report, {**summary, "steps": steps})
+    print(table(summary, grades))
+
+
+def read_frames(path: str) -> list[ase.Atoms]:
+    """All frames of a file."""
+    if not Path(path).is_file():
+        raise InvalidInput(f"there is no trajectory {path}")
+    try:
+        return list(ase.io.iread(path, ":"))
+    except Exception as problem:  # readers raise whatever they like
+        raise InvalidInput(f"cannot read a trajectory from {path}: {type(problem).__name__}: {problem}") from None
+
+
+def about(frames: LongSteps, model: Any) -> dict[str, Any]:
+    """What was graded, by what."""
+    tested = getattr(model, "report", {}).get("test")
+    return {
+        "map": model.kind,
+        "step_fs": model.step_fs,
+        "atoms": frames.trajectory.system.n_atoms,
+        "frames": len(frames),
+        "interval": "from the times of the frames" if frames.stamped else "taken to be one step",
+        "atoms_unwrapped": frames.unwrapped,
+        "momentum_error": frames.momentum_error,
+        "model_one_step_error": None if tested is None else [tested["position"], tested["momentum"]],
+    }
+
+
+def graded(grades: Grades) -> dict[str, Any]:
+    """Median and largest of every grade."""
+    parts = {name: getattr(grades, name) for name in ("defect", "position", "momentum")}
+    return {
+        f"{name}_{what}": float(value)
+        for name, values in parts.items()
+        for what, value in (("median", np.median(values)), ("largest", values.max()))
+    }
+
+
+def _correct(correction: Correction, output: FrameFile, like: ase.Atoms) -> dict[str, Any]:
+    """Write the corrected trajectory and say how it went."""
+    model, frames = correction.model, correction.frames
+    steps, apart = len(frames) - 1, 0.0
+    output.start()
+    with Progress("correcting", steps) as bar:
+        for n, state in enumerate(correction.states()):
+            output.write(state.to_atoms(like), n, n * model.step_fs)
+            apart = float((state.positions - frames.state(n).positions).square().sum(1).mean()) ** 0.5
+            bar.advance(min(n, 1))
+    solver = getattr(model, "solver", None)
+    return {
+        "output": str(output.path),
+        "iterations": correction.iterations,
+        "gradients_per_step": None if solver is None else solver.statistics.evaluations_per_solve,
+        "steps_without_guess": correction.without_guess,
+        "apart_at_the_end_A": apart,
+    }
+
+
+def table(summary: dict[str, Any], grades: Grades) -> str:
+    """The grades, the worst steps, and what was corrected."""
+    lines = [
+        f"{summary['frames']} frames of {summary['atoms']} atoms, graded by a {summary['map']} map of "
+        f"{summary['step_fs']:g} fs; interval {summary['interval']}"
+    ]
+    if summary["atoms_unwrapped"]:
+        lines.append(f"{summary['atoms_unwrapped']} jumps by a cell vector taken out")
+    if summary["momentum_error"] is not None:
+        lines.append(
+            f"momenta reconstructed by central differences, wrong by about {100 * summary['momentum_error']:.2g} %: "
+            "no grade can be better than that"
+        )
+    lines += ["", f"{'step':>10} {'defect':>10} {'of dq':>10} {'of dp':>10}"]
+    for what in ("median", "largest"):
+        lines.append(_row(what, *(summary[f"{name}_{what}"] for name in ("defect", "position", "momentum"))))
+    for n in np.argsort(grades.defect)[::-1][:WORST]:
+        lines.append(_row(f"{n} -> {n + 1}", grades.defect[n], grades.position[n], grades.momentum[n]))
+    lines.append(f"the last {min(WORST, len(grades.defect))} are the worst; 1 is as long as the step itself")
+    known = summary["model_one_step_error"]
+    if known is not None:
+        lines.append(f"exact motion would be graded as the model errs, dq {known[0]:.2g} and dp {known[1]:.2g}")
+    done = summary.get("correction")
+    if done is not None:
+        spent, how = done["gradients_per_step"], f"by {done['iterations']} iterations"
+        if done["iterations"] is None:
+            how = "by steps of its own" if spent is None else "to convergence"
+        lines += ["", f"corrected {how}{'' if spent is None else f', {spent:.1f} gradients a step'}: {done['output']}"]
+        lines.append(
+            f"{done['apart_at_the_end_A']:.3g} Å (rms) from the original at the end; "
+            f"{done['steps_without_guess']} steps had no use for the original"
+        )
+    return "\n".join(lines)
+
+
+def _row(name: str, *numbers: float) -> str:
+    return f"{name:>10} " + " ".join(f"{x:10.3g}" for x in numbers)
