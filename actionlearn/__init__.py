@@ -1,6 +1,6 @@
 """actionlearn: molecular dynamics with long steps taken from a learned mechanical action."""
 
-from actionlearn import analysis, dynamics, flows, potentials, schemes, structure, units
+from actionlearn import advice, analysis, correction, dynamics, flows, potentials, schemes, structure, units
 from actionlearn.checkpoint import load, save
 from actionlearn.dataset import Dataset
 from actionlearn.dynamics import simulate
@@ -54,9 +54,11 @@ __all__ = [
     "Splitting",
     "Trainer",
     "Verlet",
+    "advice",
     "analysis",
     "angular_momentum_drift",
     "as_step",
+    "correction",
     "dynamics",
     "energy_drift",
     "equipartition",
