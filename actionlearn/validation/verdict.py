@@ -110,7 +110,10 @@ def use_at(result: Mapping[str, Any], limits: Limits) -> tuple[str, list[str]]:
     elif 2.0 * error > 5.0 * limits.nve_drift:
         use = "bath"
         longer = result["ps"] * (2.0 * error / (5.0 * limits.nve_drift)) ** (2.0 / 3.0)
-        why.append(f"a drift below ± {2.0 * error:.2f} meV/atom/ps is not resolved: run {longer:.0f} ps or more")
+        why.append(
+            f"the drift, {drift:+.3f} ± {error:.3f} meV/atom/ps, is not known well enough for microcanonical runs: "
+            f"run {longer:.0f} ps or more"
+        )
     if abs(drift) > limits.bath_drift + 2.0 * error:
         use = "none"
     reference_p = result["reference"]["p_value"]
