@@ -25,7 +25,7 @@ class Corrected(ActionNVE):
     too long for it. After `iterations` gradients of the action, or at convergence with None, the state is the step.
     At convergence it no longer depends on the predictor, is symplectic and reversible, and the ensemble is the
     microcanonical one, whatever the predictor was; after a finite number of iterations it is none of these, the less
-    so the more there are.
+    so the more there are. One or two may drift more than a predictor that has a structure of its own, such as Verlet.
     """
 
     def __init__(
