@@ -107,11 +107,7 @@ class GeneralisedHMC(Langevin):
         log_u = self._log_uniform(U)
         self.counts["moves"] += 1
         self.counts["proposed"] += state.n_systems
-        try:
-            new = model.step(state, self.steps_per_move)
-        except (NonFinite, NotConverged):
-            self.counts["failed"] += state.n_systems
-            return state.flip()
+        new = self._steps(model, state)
         sound = _finite(new)
         if not bool(sound.all()):
             self.counts["failed"] += int((~sound).sum())
@@ -123,6 +119,16 @@ class GeneralisedHMC(Langevin):
         chosen = _choose(accepted, new, state.flip())
         self._known = (chosen, torch.where(accepted, U_new, U))
         return chosen
+
+    def _steps(self, model: Map, state: PhaseState) -> PhaseState:
+        """The end of a proposal; a system whose steps fail gets momenta that are no numbers, others go on."""
+        try:
+            return model.step(state, self.steps_per_move)
+        except (NonFinite, NotConverged):
+            if state.n_systems == 1:
+                return state.moved(state.positions, torch.full_like(state.momenta, torch.nan))
+            ends = [self._steps(model, one) for one in state.unbatch()]
+            return state.moved(torch.cat([e.positions for e in ends]), torch.cat([e.momenta for e in ends]))
 
     def _resize(self, model: Map, state: PhaseState) -> PhaseState:
         assert self.pressure_GPa is not None
