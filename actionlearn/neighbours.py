@@ -141,6 +141,7 @@ class NeighbourList:
         self._frame: tuple[Tensor, ...] = ()
         self._edges: Edges | None = None
 
+    @torch.inference_mode(False)  # what is kept must serve gradients later on
     def __call__(self, state: PhaseState) -> Edges:
         """Edges of the state, searched only when needed."""
         stale = self._generation != _generation or _search_always

@@ -112,6 +112,17 @@ class PhaseState:
         """Positions and momenta cut off from any gradient."""
         return self.moved(self.positions.detach(), self.momenta.detach())
 
+    def ordinary(self) -> PhaseState:
+        """This state, or a copy where tensors were made under `torch.inference_mode()`: those record no gradients."""
+        names = ("positions", "momenta", "masses", "numbers", "cell", "pbc", "fixed", "system", "inverse_masses")
+        mine = [name for name in names if getattr(self, name).is_inference()]
+        if not mine:
+            return self
+        with torch.inference_mode(False):
+            new = self.moved(self.positions, self.momenta)
+            new.__dict__.update({name: getattr(self, name).clone() for name in mine})
+        return new
+
     # --- sizes and sums ---------------------------------------------------------------------------
 
     @property

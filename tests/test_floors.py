@@ -15,6 +15,7 @@ FLOORS = {
     "progress": 0,
     "krylov": 1,
     "neighbours": 1,
+    "stepping": 1,
     "potentials": 1,
     "systems": 1,
     "flows": 1,

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from actionlearn.maps.guard import SystemGuard
 from actionlearn.networks.atomic_moments import AtomicMoments
 from actionlearn.state import PhaseState
+from actionlearn.stepping import guarded
 from actionlearn.units import FEMTOSECOND
 
 
@@ -81,6 +82,7 @@ class DirectPredictor(nn.Module):
         """One step."""
         return self.step(state)
 
+    @guarded
     def step(self, state: PhaseState, n: int = 1) -> PhaseState:
         """N long steps."""
         self.guard.check(state)

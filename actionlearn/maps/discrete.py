@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from scipy.integrate import newton_cotes
 from torch import Tensor, nn
 
-from actionlearn.errors import InvalidInput
+from actionlearn.errors import InvalidInput, NonFinite
 from actionlearn.maps.guard import SystemGuard
-from actionlearn.potentials.protocol import Potential
+from actionlearn.potentials.protocol import Potential, weights_seen
 from actionlearn.state import PhaseState
+from actionlearn.stepping import guarded
 from actionlearn.units import FEMTOSECOND
 
 
@@ -66,15 +68,15 @@ class DiscreteAction(nn.Module):
             raise InvalidInput(
                 f"{len(potentials)} kick potentials with stages={stages}: a step of s stages takes s//2 + 1 potentials"
             )
-        if not step_fs > 0:
-            raise InvalidInput(f"step_fs must be positive, got {step_fs}")
+        if not 0 < step_fs < float("inf"):
+            raise InvalidInput(f"step_fs must be positive and finite, got {step_fs}")
         self.potentials = list(potentials)
         self.extra = list(extra)
         self.step_fs, self.stages = float(step_fs), stages
         self.species, self.masses = tuple(species), dict(masses or {})
         self.guard = SystemGuard(self.species, self.masses)
         # registered so that parameters() and to() reach networks; potentials need not be modules
-        self.parts = nn.ModuleList({id(u): u for u in potentials if isinstance(u, nn.Module)}.values())
+        self.parts = nn.ModuleList({id(u): u for u in (*potentials, *extra) if isinstance(u, nn.Module)}.values())
         self._weights = kick_weights(stages)
         self._last: tuple[Any, ...] | None = None
 
@@ -82,6 +84,7 @@ class DiscreteAction(nn.Module):
         """One step."""
         return self.step(state)
 
+    @guarded
     def step(self, state: PhaseState, n: int = 1) -> PhaseState:
         """N long steps."""
         self.guard.check(state)
@@ -92,6 +95,11 @@ class DiscreteAction(nn.Module):
                 state = state.kick(h * force).drift(h / s)
                 force = self.stage_force(min(k + 1, s - k - 1), state)
             state = state.kick(h * force)
+        if not bool(torch.isfinite(state.momenta).all()):
+            raise NonFinite(
+                f"the {self.kind} map of {self.step_fs:g} fs gave momenta that are not finite within {n} step(s): "
+                "the trajectory has blown up, shorten the step, or start from a relaxed structure"
+            )
         self._remember(state, force)
         return state
 
@@ -103,18 +111,22 @@ class DiscreteAction(nn.Module):
         return force
 
     def forget(self) -> None:
-        """Drop the kept first force; call it after changing a potential in place."""
+        """Drop the kept first force; call it after changing a potential that is no module in place."""
         self._last = None
 
     def _first_force(self, state: PhaseState) -> Tensor:
-        if self._last is not None:
-            q, version, cell, numbers, force = self._last
+        if self._last is not None and not (torch.is_grad_enabled() and self._asks_gradients(state)):
+            q, version, cell, numbers, weights, force = self._last
             same = q is state.positions and version == q._version and cell is state.cell and numbers is state.numbers
-            if same:
+            if same and weights == weights_seen(self):
                 return force
         return self.stage_force(0, state)
 
     def _remember(self, state: PhaseState, force: Tensor) -> None:
         """Keep the last force for the next step, unless gradients flow through it."""
         q = state.positions
-        self._last = None if force.requires_grad else (q, q._version, state.cell, state.numbers, force)
+        key = (q, q._version, state.cell, state.numbers, weights_seen(self))
+        self._last = None if force.requires_grad else (*key, force)
+
+    def _asks_gradients(self, state: PhaseState) -> bool:
+        return state.positions.requires_grad or any(w.requires_grad for w in self.parameters())

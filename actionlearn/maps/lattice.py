@@ -47,6 +47,11 @@ class LatticeMap:
 
     def __init__(self, action: DiscreteAction, quantum_q: float = 2.0**-40, quantum_p: float = 2.0**-40) -> None:
         """Run `action` on a lattice with these spacings."""
+        if not isinstance(action, DiscreteAction):
+            raise InvalidInput(
+                f"a lattice takes kicks and drifts, a DiscreteAction or CorrectedVerlet, not {type(action).__name__}: "
+                "Verlet is DiscreteAction of half the potential, or CorrectedVerlet without correction"
+            )
         if not (quantum_q > 0 and quantum_p > 0):
             raise InvalidInput(f"lattice spacings must be positive, got {quantum_q} and {quantum_p}")
         self.action, self.quantum_q, self.quantum_p = action, quantum_q, quantum_p

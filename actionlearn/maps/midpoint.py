@@ -15,6 +15,7 @@ from actionlearn.maps.implicit_derivative import implicit_output
 from actionlearn.maps.midpoint_equation import MidpointEquation
 from actionlearn.solver import FixedPointSolver, Solution, SolverStatistics
 from actionlearn.state import PhaseState
+from actionlearn.stepping import guarded
 from actionlearn.units import FEMTOSECOND
 
 Predictor = Callable[[PhaseState], PhaseState]
@@ -112,6 +113,7 @@ class MidpointAction(nn.Module):
         """One step."""
         return self.step(state)
 
+    @guarded
     def step(self, state: PhaseState, n: int = 1) -> PhaseState:
         """The state n steps later; differentiable if it asks for gradients or the scalar is being trained."""
         self.guard.check(state)

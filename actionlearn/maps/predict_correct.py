@@ -9,6 +9,7 @@ from torch import nn
 from actionlearn.errors import InvalidInput
 from actionlearn.maps.midpoint import MidpointAction
 from actionlearn.state import PhaseState
+from actionlearn.stepping import guarded
 
 
 class PredictCorrect:
@@ -48,6 +49,7 @@ class PredictCorrect:
         """Weights of the action."""
         return self.midpoint_action.parameters()
 
+    @guarded
     def step(self, state: PhaseState, n: int = 1) -> PhaseState:
         """The state n steps later."""
         for _ in range(n):

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from actionlearn.errors import NotConverged
 from actionlearn.maps.discrete import DiscreteAction
-from actionlearn.potentials.protocol import Potential
+from actionlearn.potentials.protocol import Potential, weights_seen
 from actionlearn.state import PhaseState
+from actionlearn.stepping import guarded
 from actionlearn.units import FEMTOSECOND
 
 
@@ -193,7 +194,7 @@ class ProcessedAction(nn.Module):
         """Run `inner` (Ψ) in the variables of `displacement` (χ)."""
         super().__init__()
         self.inner, self.displacement = inner, displacement
-        self._last: tuple[PhaseState, PhaseState, tuple[int, int]] | None = None
+        self._last: tuple[PhaseState, PhaseState, tuple[object, ...]] | None = None
 
     @property
     def step_fs(self) -> float:
@@ -219,6 +220,7 @@ class ProcessedAction(nn.Module):
         """One step."""
         return self.step(state)
 
+    @guarded
     def step(self, state: PhaseState, n: int = 1) -> PhaseState:
         """N long steps, physical variables in and out."""
         self.inner.guard.check(state)
@@ -227,11 +229,11 @@ class ProcessedAction(nn.Module):
 
     def enter(self, state: PhaseState) -> PhaseState:
         """χ, or what is remembered of it."""
-        if self._last is not None:
+        if self._last is not None and not (torch.is_grad_enabled() and self._asks_gradients(state)):
             outside, inside, versions = self._last
             same = outside.positions is state.positions and outside.momenta is state.momenta
             same = same and outside.cell is state.cell and outside.numbers is state.numbers
-            if same and versions == (state.positions._version, state.momenta._version):
+            if same and versions == self._versions(state):
                 return inside
         return self.displacement.enter(state)
 
@@ -240,10 +242,17 @@ class ProcessedAction(nn.Module):
         outside = self.displacement.leave(inside)
         self._last = None
         if not (outside.positions.requires_grad or outside.momenta.requires_grad):
-            self._last = (outside, inside, (outside.positions._version, outside.momenta._version))
+            self._last = (outside, inside, self._versions(outside))
         return outside
 
+    def _versions(self, state: PhaseState) -> tuple[object, ...]:
+        return state.positions._version, state.momenta._version, weights_seen(self)
+
+    def _asks_gradients(self, state: PhaseState) -> bool:
+        leaves = (state.positions, state.momenta, *self.parameters())
+        return any(tensor.requires_grad for tensor in leaves)
+
     def forget(self) -> None:
-        """Drop what is remembered; call it after changing a potential in place."""
+        """Drop what is remembered; call it after changing a potential that is no module in place."""
         self._last = None
         self.inner.forget()

@@ -229,11 +229,12 @@ class AtomicMoments(nn.Module):
         """W^l(Z_i) of every atom, one (atoms, 2C, width) per rank; kept while they are not being trained."""
         mix = self.mix[layer]
         key = (layer, mix._version, mix.dtype)
-        if key in around.kept:
+        constant = not (mix.requires_grad and torch.is_grad_enabled())
+        if constant and key in around.kept:
             return around.kept[key]
         chosen = mix[around.index].view(around.index.shape[0], mix.shape[1], -1, 2 * self.channels)
         weights = chosen.permute(2, 0, 3, 1).contiguous().unbind(0)
-        if not chosen.requires_grad:
+        if constant and not chosen.is_inference():
             around.kept[key] = weights
         return weights
 
@@ -259,7 +260,13 @@ class AtomicMoments(nn.Module):
 
     # --- neighbours and species -------------------------------------------------------------------
 
+    @torch.inference_mode(False)
     def _neighbourhood(self, state: PhaseState) -> Neighbourhood:
+        if state.positions.dtype != self.frequencies.dtype:
+            raise UnsupportedSystem(
+                f"the state is {state.positions.dtype}, the network {self.frequencies.dtype}: convert one of them, "
+                "state.to(dtype) or model.to(dtype)"
+            )
         edges = self.neighbours(state)
         if self._padded is not None:
             known, numbers, around = self._padded

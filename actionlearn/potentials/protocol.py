@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -26,8 +26,8 @@ class Potential(Protocol):
 
 def forces_from_energy(energy: Callable[[PhaseState], Tensor], state: PhaseState) -> Tensor:
     """−∂V/∂q by reverse mode, itself differentiable whenever the positions or anything in V asks for gradients."""
-    outer = torch.is_grad_enabled()
-    with torch.enable_grad():
+    outer, state = torch.is_grad_enabled(), state.ordinary()
+    with torch.inference_mode(False), torch.enable_grad():
         q = state.positions if state.positions.requires_grad else state.positions.detach().requires_grad_()
         total = energy(state.moved(q, state.momenta)).sum()
         if not total.requires_grad:  # an energy that does not depend on the positions
@@ -35,6 +35,17 @@ def forces_from_energy(energy: Callable[[PhaseState], Tensor], state: PhaseState
         keep = outer and (state.positions.requires_grad or _has_trainable_input(energy))
         (gradient,) = torch.autograd.grad(total, q, create_graph=keep, allow_unused=True)
     return torch.zeros_like(state.positions) if gradient is None else -gradient
+
+
+def weights_seen(*owners: object) -> tuple[tuple[int, int], ...]:
+    """What changes with the weights and buffers of those owners that are modules; others are taken as constant."""
+    tensors = (t for owner in owners if isinstance(owner, torch.nn.Module) for t in _tensors(owner))
+    return tuple((t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors)
+
+
+def _tensors(module: torch.nn.Module) -> Iterator[Tensor]:
+    yield from module.parameters()
+    yield from module.buffers()
 
 
 def _has_trainable_input(energy: Callable[[PhaseState], Tensor]) -> bool:

@@ -12,6 +12,7 @@ from actionlearn.potentials.protocol import Potential
 from actionlearn.schemes.composition import Scheme
 from actionlearn.schemes.published import VELOCITY_VERLET
 from actionlearn.state import PhaseState
+from actionlearn.stepping import guarded
 from actionlearn.units import FEMTOSECOND
 
 
@@ -52,6 +53,7 @@ class Splitting:
         """One step."""
         return self.step(state)
 
+    @guarded
     def step(self, state: PhaseState, n: int = 1) -> PhaseState:
         """`n` steps."""
         wanted = state.positions.requires_grad or state.momenta.requires_grad

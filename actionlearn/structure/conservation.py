@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -27,6 +28,8 @@ def _there_and_back(step: Step, state: PhaseState, n: int) -> PhaseState:
 
 
 def _run(step: Step, state: PhaseState, n: int) -> PhaseState:
+    if n < 1:
+        raise InvalidInput(f"a run takes at least one step, not {n}: nothing would be measured")
     state = state.detach()
     for _ in range(n):
         state = step(state).detach()
@@ -63,9 +66,13 @@ def _largest_change(step: Step, state: PhaseState, n: int, quantity: Callable[[P
         raise InvalidInput(
             "a system has no such momentum in any atom, so nothing can be relative to it: give it some motion"
         )
+    if n < 1:
+        raise InvalidInput(f"a drift takes at least one step, not {n}: nothing would be measured")
     largest = 0.0
     for _ in range(n):
         state = step(state).detach()
         change = (state.sum_by_system(quantity(state)) - start).norm(dim=1) / size
+        if not bool(torch.isfinite(change).all()):
+            return math.inf
         largest = max(largest, float(change.max()))
     return largest

@@ -1,0 +1,143 @@
+"""What a hurried user does with maps and measures: it works, or says in one line why not."""
+
+import numpy as np
+import pytest
+import torch
+
+import actionlearn as al
+from actionlearn.errors import InvalidInput, NonFinite, UnsupportedSystem
+
+STEP_FS = 1.0
+
+
+def water(n: int = 1) -> al.PhaseState:
+    rng = np.random.default_rng(0)
+    q = np.array([[0.0, 0.0, 0.1], [0.0, 0.77, -0.49], [0.0, -0.77, -0.49]])
+    return al.PhaseState(
+        positions=np.concatenate([q + 5.0 * k for k in range(n)]),
+        momenta=0.3 * rng.normal(size=(3 * n, 3)),
+        masses=np.tile([16.0, 1.0, 1.0], n),
+        numbers=np.tile([8, 1, 1], n),
+    )
+
+
+def network(momenta: bool = False, heads: int = 1) -> al.AtomicMoments:
+    torch.manual_seed(0)
+    return al.AtomicMoments((1, 8), cutoff=4.0, channels=4, hidden=16, momenta=momenta, heads=heads).randomise(1.0)
+
+
+def maps(net: al.AtomicMoments, even: al.AtomicMoments) -> dict:
+    inner = al.DiscreteAction([net.head(1.0, 0.0)], step_fs=STEP_FS)
+    return {
+        "discrete": al.DiscreteAction([net, net], stages=2, step_fs=STEP_FS),
+        "processed": al.ProcessedAction(inner, al.Displacement(net.head(0.0, 0.01), step_fs=STEP_FS)),
+        "corrected": al.CorrectedVerlet(net, step_fs=STEP_FS),
+        "midpoint": al.MidpointAction(even, step_fs=STEP_FS),
+        "Verlet": al.Verlet(net, step_fs=STEP_FS),
+    }
+
+
+KINDS = ("discrete", "processed", "corrected", "midpoint", "Verlet")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_inference_mode_gives_what_no_grad_gives(kind):
+    nets, others = (network(heads=2), network(momenta=True)), (network(heads=2), network(momenta=True))
+    with torch.no_grad():
+        expected = maps(*nets)[kind].step(water(), 2)
+    with torch.inference_mode():
+        step = maps(*others)[kind]
+        found = step.step(step.step(water()))
+    assert torch.equal(found.positions, expected.positions) and torch.equal(found.momenta, expected.momenta)
+    al.reversal_error(step, found, n=1)  # what was kept in inference mode serves later
+
+
+def test_a_network_looked_at_in_inference_mode_still_has_forces_and_gradients():
+    net, state = network(), water()
+    with torch.inference_mode():
+        net.energy(state)
+        forces = net.forces(water())
+    torch.testing.assert_close(net.forces(state).detach(), forces)
+    net.energy(state).sum().backward()
+    assert net.mix[0].grad is not None
+
+
+def test_energies_taken_without_gradients_do_not_cut_later_ones():
+    net, state = network(), water()
+    with torch.no_grad():
+        net.energy(state)
+    net.energy(state).sum().backward()
+    assert net.mix[0].grad.abs().max() > 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_changed_weights_take_effect_at_once(kind):
+    net, even = network(heads=2), network(momenta=True)
+    step = maps(net, even)[kind]
+    with torch.no_grad():
+        state = step.step(water())
+        before = step.step(state)
+        state = step.step(water())
+        for w in (net.readout.weight, even.readout.weight):
+            w.mul_(3.0)
+        after, fresh = step.step(state), maps(net, even)[kind].step(state)
+    torch.testing.assert_close(after.positions, fresh.positions, rtol=0, atol=1e-12)
+    assert (after.positions - before.positions).abs().max() > 1e-6
+
+
+@pytest.mark.parametrize("kind", ["discrete", "processed", "corrected"])
+def test_steps_without_gradients_do_not_cut_later_ones(kind):
+    gradients = []
+    for keep in (True, False):
+        net = network(heads=2)
+        step = maps(net, network(momenta=True))[kind]
+        with torch.no_grad():
+            state = step.step(water())
+        step.step(
+            state if keep else state.moved(state.positions.clone(), state.momenta.clone())
+        ).positions.sum().backward()
+        gradients.append(net.readout.weight.grad)
+    torch.testing.assert_close(*gradients, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_no_state_and_no_number_of_steps_is_refused(kind):
+    step = maps(network(heads=2), network(momenta=True))[kind]
+    with pytest.raises(InvalidInput, match="from_atoms"):
+        step.step(water().to_atoms())
+    with pytest.raises(InvalidInput, match="n must not be negative, got -1"):
+        step.step(water(), n=-1)
+
+
+class Constant:
+    def __init__(self, force: torch.Tensor) -> None:
+        self.force = force
+
+    def energy(self, state: al.PhaseState) -> torch.Tensor:
+        return state.positions.new_zeros(state.n_systems)
+
+    def forces(self, state: al.PhaseState) -> torch.Tensor:
+        return self.force
+
+
+def test_numbers_that_are_not_finite_are_never_returned():
+    with pytest.raises(NonFinite, match="not finite within 1 step"):
+        al.DiscreteAction([Constant(torch.full((3, 3), torch.nan))], step_fs=STEP_FS).step(water())
+
+
+def test_a_network_and_a_state_of_other_precision():
+    with pytest.raises(UnsupportedSystem, match=r"torch.float32, the network torch.float64.*state.to\(dtype\)"):
+        al.DiscreteAction([network()], step_fs=STEP_FS).step(water().to(torch.float32))
+
+
+def test_a_lattice_takes_kicks_and_drifts():
+    with pytest.raises(InvalidInput, match="DiscreteAction"):
+        al.LatticeMap(al.Verlet(network(), step_fs=STEP_FS))
+
+
+def test_measures_never_pass_what_they_did_not_measure():
+    explosion = lambda state: state.moved(state.positions, state.momenta * torch.nan)  # noqa: E731
+    assert al.momentum_drift(explosion, water(), n=2) == float("inf")
+    for measure in (al.reversal_error, al.momentum_drift, al.angular_momentum_drift):
+        with pytest.raises(InvalidInput, match="at least one step"):
+            measure(explosion, water(), n=0)
