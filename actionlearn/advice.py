@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from actionlearn.analysis.spectra import VelocitySpectrum, velocity_spectrum
+from actionlearn.analysis.spectra import THZ_PER_CM, VelocitySpectrum, velocity_spectrum
 from actionlearn.analysis.trajectory import Trajectory
 from actionlearn.dynamics.ensemble import positive
 from actionlearn.dynamics.freedom import degrees_of_freedom
@@ -29,8 +29,11 @@ SHARE = 0.999
 STEPS_PER_PERIOD = 40
 """Base steps in the period of ω_max."""
 
-EQUILIBRATION, RUN = 15, 30
-"""Periods of ω_max under the thermostat, and at constant energy after it."""
+RUN, LEAST_RUN_PS = 30, 0.5
+"""Periods of ω_max in a run, and its least length."""
+
+RELAXATIONS = 10.0
+"""Relaxation times in the stretch under the thermostat."""
 
 LOOKS = 4
 """Configurations of the run where ω_max is computed."""
@@ -80,8 +83,8 @@ def fastest_motion(
 ) -> Motion:
     """Thermalise one system at a temperature and measure a run at constant energy; without one, as it moves now.
 
-    The run takes thirty of the periods of ω_max unless `run_ps` says otherwise: some 1900 calls of the potential in
-    all.
+    The run takes thirty of the periods of ω_max, half a picosecond at least, unless `run_ps` says otherwise; a stretch
+    under the thermostat before it takes as long: some 2400 calls of the potential in all, or more for light atoms.
     """
     if state.n_systems != 1:
         raise InvalidInput(f"advice is for one system, not a batch of {state.n_systems}")
@@ -91,29 +94,31 @@ def fastest_motion(
         raise InvalidInput("nothing vibrates at this structure (no positive curvature): give one close to a minimum")
     harmonic_fs = 2.0 * math.pi / omega / FEMTOSECOND
     dt = harmonic_fs / STEPS_PER_PERIOD
-    if temperature_K is not None:
-        state = _thermalised(state, potential, positive("temperature_K", temperature_K), dt, generator)
-    elif not bool(state.momenta.any()):
-        raise InvalidInput("the structure has no momenta: give a --temperature to draw them at")
-    frames = RUN * STEPS_PER_PERIOD if run_ps is None else math.ceil(1000.0 * positive("run_ps", run_ps) / dt)
+    length_ps = max(RUN * harmonic_fs / 1000.0, LEAST_RUN_PS) if run_ps is None else positive("run_ps", run_ps)
+    frames = math.ceil(1000.0 * length_ps / dt - 1e-9)
     if frames < 2 * STEPS_PER_PERIOD:
         raise InvalidInput(
-            f"a run of {run_ps:g} ps is too short for a spectrum: take at least {2e-3 * harmonic_fs:.3g} ps, two of "
+            f"a run of {length_ps:g} ps is too short for a spectrum: take at least {2e-3 * harmonic_fs:.3g} ps, two of "
             "the fastest periods"
         )
+    if temperature_K is not None:
+        state = _thermalised(state, potential, positive("temperature_K", temperature_K), dt, frames, generator)
+    elif not bool(state.momenta.any()):
+        raise InvalidInput("the structure has no momenta: give a --temperature to draw them at")
     found = record(state, potential, step_fs=dt, frames=frames, record_every=1)
     if not (np.isfinite(found.positions).all() and np.isfinite(found.momenta).all()):
         raise BlownUp("the short base run blew up: relax the structure, or lower the temperature")
     run = Trajectory(found.positions, found.momenta, dt, state)
     spectrum = velocity_spectrum(run, blocks=1)
+    T = period_of_share(spectrum)
     looks = np.linspace(0, frames - 1, LOOKS).astype(int)
     at = [state.moved(torch.from_numpy(run.positions[k]).to(state.positions), state.momenta) for k in looks]
     omega = max([omega, *(highest_frequency(potential, s, generator=generator) for s in at)])
     kinetic = 0.5 * run.momenta**2 * state.inverse_masses.numpy()
     return Motion(
-        period_fs=period_of_share(spectrum),
+        period_fs=T,
         harmonic_period_fs=2.0 * math.pi / omega / FEMTOSECOND,
-        resolution=spectrum.resolution_per_cm * period_of_share(spectrum) * 2.99792458e-5,
+        resolution=spectrum.resolution_per_cm * THZ_PER_CM * T / 1000.0,
         temperature_K=2.0 * float(kinetic.sum((1, 2)).mean()) / (BOLTZMANN * float(degrees_of_freedom(state)[0])),
         base_step_fs=dt,
         run_ps=frames * dt / 1000.0,
@@ -207,15 +212,15 @@ def _rounded(step_fs: float) -> float:
 
 
 def _thermalised(
-    state: PhaseState, potential: Potential, temperature_K: float, dt: float, generator: torch.Generator
+    state: PhaseState, potential: Potential, temperature_K: float, dt: float, steps: int, generator: torch.Generator
 ) -> PhaseState:
     state = langevin(
         maxwell_boltzmann(state, temperature_K, generator),
         potential,
         step_fs=dt,
-        steps=EQUILIBRATION * STEPS_PER_PERIOD,
+        steps=steps,
         temperature_K=temperature_K,
-        friction_per_ps=1000.0 / (3 * STEPS_PER_PERIOD * dt),
+        friction_per_ps=1000.0 * RELAXATIONS / (steps * dt),
         generator=generator,
     )
     return state if state.has_fixed or state.n_atoms == 1 else without_total_momentum(state)

@@ -10,6 +10,7 @@ import ase
 import ase.geometry
 import numpy as np
 import torch
+from ase.constraints import FixCom
 from torch import Tensor
 
 from actionlearn.analysis.trajectory import Trajectory
@@ -75,7 +76,9 @@ def long_steps(frames: Sequence[ase.Atoms], model: Any, *, reconstruct: bool = F
                     f"frame {n} has no momenta: write them with the trajectory, or have them reconstructed from the "
                     "positions (--reconstruct-momenta)"
                 )
-    found = Trajectory.from_atoms(frames, model.step_fs)
+    first = frames[0].copy()  # a held centre of mass is no condition on a step: the momentum is what it is
+    first.set_constraint([c for c in first.constraints if not isinstance(c, FixCom)])
+    found = Trajectory.from_atoms([first, *frames[1:]], model.step_fs)
     check_fit(model, found.system)
     stamped = _check_times(frames, model.step_fs)
     q, unwrapped = _unwrapped(found.positions, found.system)

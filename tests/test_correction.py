@@ -6,12 +6,13 @@ import ase.io
 import numpy as np
 import pytest
 import torch
+from ase.constraints import FixAtoms, FixBondLength, FixCom
 from test_ase_dynamics import alloy, verlet
 
 import actionlearn as al
 from actionlearn import cli
 from actionlearn.correction import Correction, grade, long_steps
-from actionlearn.errors import ActionlearnError, InvalidInput
+from actionlearn.errors import ActionlearnError, InvalidInput, UnsupportedSystem
 from actionlearn.maps.blueprint import Blueprint, network_of
 from actionlearn.potentials import SecondMomentMetals
 from actionlearn.units import FEMTOSECOND
@@ -108,6 +109,21 @@ def test_wrapped_frames_are_unwrapped(own_frames):
     frames = long_steps(changed(own_frames, wrap), implicit())
     assert frames.unwrapped == 4 and grade(implicit(), frames).defect.max() < 1e-9
     assert long_steps(changed(own_frames, fly), implicit()).unwrapped == 0
+
+
+def test_constraints_are_kept_or_make_no_difference(own_frames):
+    atoms = alloy()
+    atoms.set_constraint(FixAtoms([0, 5]))
+    frames = trajectory(implicit(), atoms=atoms)
+    assert np.array_equal(frames[-1].positions[[0, 5]], atoms.positions[[0, 5]])
+    assert grade(implicit(), long_steps(frames, implicit())).defect.max() < 1e-9
+    end, _ = last(implicit(), frames)
+    assert np.abs(end.positions.numpy() - frames[-1].positions).max() < 1e-8
+    held = changed(own_frames, lambda n, atoms: atoms.set_constraint(FixCom()))
+    assert grade(implicit(), long_steps(held, implicit())).defect.max() < 1e-9
+    bound = changed(own_frames, lambda n, atoms: atoms.set_constraint(FixBondLength(0, 1)))
+    with pytest.raises(UnsupportedSystem, match="FixBondLengths is not supported"):
+        long_steps(bound, implicit())
 
 
 def test_reconstructed_momenta_state_their_error():

@@ -27,7 +27,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--temperature", type=float, metavar="K", help="of the run; without it, momenta of the file")
     parser.add_argument("--ensemble", choices=ENSEMBLES, default="nve", help="what the map is to be used for")
-    parser.add_argument("--ps", type=float, metavar="PS", help="length of the run; thirty of the fastest periods else")
+    parser.add_argument(
+        "--ps",
+        type=float,
+        metavar="PS",
+        help="length of the run; thirty of the fastest periods and half a ps if not given",
+    )
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="seed of all random numbers")
     parser.add_argument("--json", metavar="FILE", help="write the advice there, too")
 

@@ -63,10 +63,11 @@ def run(args: argparse.Namespace) -> None:
             writable_folder(path.parent)
     grades = grade(model, frames)
     summary = {"trajectory": args.trajectory, "model": args.model, **about(frames, model), **graded(grades)}
-    if correction is not None and output is not None:
-        summary["correction"] = _correct(correction, output, atoms[0])
+    steps = {name: getattr(grades, name).tolist() for name in ("defect", "position", "momentum")}
     if report is not None:
-        steps = {name: getattr(grades, name).tolist() for name in ("defect", "position", "momentum")}
+        write_json(report, {**summary, "steps": steps})
+    if correction is not None and output is not None and report is not None:
+        summary["correction"] = _correct(correction, output, atoms[0])
         write_json(report, {**summary, "steps": steps})
     print(table(summary, grades))
 
