@@ -42,6 +42,7 @@ def save(model: Any, path: str | Path, report: dict[str, Any] | None = None) -> 
     write_atomically(Path(path), lambda file: torch.save(content, file))
 
 
+@torch.inference_mode(False)  # weights made in it could never be differentiated
 def load(
     path: str | Path,
     *,

@@ -8,6 +8,7 @@ import pkgutil
 import sys
 from collections.abc import Sequence
 from importlib import metadata
+from typing import NoReturn
 
 import torch
 
@@ -19,7 +20,7 @@ INTERRUPTED = 130
 
 def parser() -> argparse.ArgumentParser:
     """The parser with every verb that is there."""
-    top = argparse.ArgumentParser(
+    top = _Parser(
         prog="actionlearn", description="Molecular dynamics with long steps taken from a learned mechanical action."
     )
     top.add_argument("--version", action="version", version=f"actionlearn {metadata.version('actionlearn')}")
@@ -36,6 +37,14 @@ def parser() -> argparse.ArgumentParser:
         module.add_arguments(verb)
         verb.set_defaults(run=module.run)
     return top
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose complaints are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """What is wrong with the arguments, and where to read about them."""
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import ase
 import numpy as np
@@ -33,8 +34,8 @@ class PhaseState:
     |        | `fixed`     | (atoms,)         |                |
     |        | `system`    | (atoms,)         |                |
 
-    Arrays given as numpy keep their dtype. Everything is validated once, here; `drift`, `kick` and `moved`
-    make new states without looking again.
+    Arrays given as numpy keep their dtype; momenta, masses and cell given as plain lists take that of the positions.
+    Everything is validated once, here; `drift`, `kick` and `moved` make new states without looking again.
     """
 
     positions: Tensor
@@ -52,9 +53,9 @@ class PhaseState:
         """Fill what was left out, then validate."""
         put = lambda name, value: object.__setattr__(self, name, value)  # noqa: E731
         put("positions", torch.as_tensor(self.positions))
-        put("momenta", torch.as_tensor(self.momenta))
-        put("masses", torch.as_tensor(self.masses))
         q, device = self.positions, self.positions.device
+        put("momenta", _real(self.momenta, q))
+        put("masses", _real(self.masses, q))
         n = q.shape[0] if q.ndim == 2 else 0
 
         def default(value: Tensor | None, fill: Tensor, dtype: torch.dtype) -> Tensor:
@@ -63,7 +64,11 @@ class PhaseState:
         put("system", default(self.system, torch.zeros(n, dtype=torch.int64, device=device), torch.int64))
         n_systems = int(self.system.max()) + 1 if self.system.numel() else 1
         if self.cell is not None:
-            cell = torch.as_tensor(self.cell, device=device)
+            cell = _real(self.cell, q)
+            if cell.shape[-2:] != (3, 3):
+                raise InvalidState(
+                    f"cell must have shape (3, 3) or (systems, 3, 3), rows in Å, not {tuple(cell.shape)}"
+                )
             put("cell", cell.expand(n_systems, 3, 3) if cell.ndim == 2 else cell)
         else:
             put("cell", torch.zeros(n_systems, 3, 3, dtype=q.dtype, device=device))
@@ -261,6 +266,15 @@ class PhaseState:
         return atoms
 
 
+def _real(values: Any, like: Tensor) -> Tensor:
+    """Tensors and arrays as they are; plain numbers, which have no precision of their own, in that of `like`."""
+    if isinstance(values, Tensor | np.ndarray):
+        return torch.as_tensor(values)
+    if hasattr(values, "__array__"):  # such as the cell of ase.Atoms
+        return torch.as_tensor(np.asarray(values))
+    return torch.as_tensor(values, dtype=like.dtype, device=like.device)
+
+
 def _validate(state: PhaseState) -> None:
     """Raise `InvalidState` on the first thing that cannot be simulated."""
     q, m = state.positions, state.masses
@@ -299,8 +313,6 @@ def _validate(state: PhaseState) -> None:
         raise InvalidState(
             f"mass of atom {k} is {float(m[k])} u: masses must be positive, set them before making a state"
         )
-    if state.cell.shape[1:] != (3, 3):
-        raise InvalidState(f"cell must have shape (systems, 3, 3), not {tuple(state.cell.shape)}")
     if state.cell.shape[0] != int(state.system.max()) + 1 or (state.system.diff() < 0).any() or state.system[0] != 0:
         raise InvalidState("system must number the systems 0, 1, 2 … in order, with one cell each")
     if (state.system.diff() > 1).any():

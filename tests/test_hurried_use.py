@@ -3,9 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from ase.build import bulk
+from ase.calculators.emt import EMT
+from ase.md.verlet import VelocityVerlet
+from ase.units import fs
 
 import actionlearn as al
-from actionlearn.errors import InvalidInput, NonFinite, UnsupportedSystem
+from actionlearn.cli import main
+from actionlearn.errors import InvalidInput, InvalidState, NonFinite, UnsupportedSystem
 
 STEP_FS = 1.0
 
@@ -141,3 +146,93 @@ def test_measures_never_pass_what_they_did_not_measure():
     for measure in (al.reversal_error, al.momentum_drift, al.angular_momentum_drift):
         with pytest.raises(InvalidInput, match="at least one step"):
             measure(explosion, water(), n=0)
+
+
+class Spring(torch.nn.Module):
+    """A plain module whose call is an energy."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.k = torch.nn.Parameter(torch.tensor(2.0, dtype=torch.float64))
+
+    def forward(self, state: al.PhaseState) -> torch.Tensor:
+        return state.sum_by_system(0.5 * self.k * state.positions.square().sum(1))
+
+
+def test_a_scalar_may_be_an_object_a_module_or_a_function():
+    class Bare:
+        def energy(self, state):
+            return Spring()(state)
+
+    ends = [al.MidpointAction(G, step_fs=STEP_FS).step(water()) for G in (Bare(), Spring(), lambda s: Spring()(s))]
+    assert all(torch.equal(ends[0].positions, end.positions) for end in ends)
+    with pytest.raises(InvalidInput, match=r"energy\(state\).* not a float"):
+        al.MidpointAction(3.0, step_fs=STEP_FS)
+
+
+def test_one_potential_needs_no_list():
+    spring = al.potentials.FunctionPotential(Spring())
+    alone, listed = al.DiscreteAction(spring, step_fs=STEP_FS), al.DiscreteAction([spring], step_fs=STEP_FS)
+    assert torch.equal(alone.step(water()).positions, listed.step(water()).positions)
+    alone = al.CorrectedVerlet(spring, spring, step_fs=STEP_FS)
+    listed = al.CorrectedVerlet(spring, [spring], step_fs=STEP_FS)
+    assert torch.equal(alone.step(water()).positions, listed.step(water()).positions)
+
+
+def test_weights_inside_a_function_are_trained_through_its_forces():
+    spring = Spring()
+    al.DiscreteAction(al.potentials.FunctionPotential(spring), step_fs=STEP_FS).step(water()).momenta.sum().backward()
+    assert spring.k.grad.abs() > 0
+    spring.requires_grad_(False)
+    assert not al.potentials.FunctionPotential(spring).forces(water()).requires_grad
+
+
+@pytest.mark.parametrize(
+    ("wrong", "advice"),
+    [(EMT(), "ASEPotential"), (network().energy, "FunctionPotential"), (Spring(), "FunctionPotential")],
+)
+def test_what_is_no_potential_is_refused_with_advice(wrong, advice):
+    for make in (al.DiscreteAction, al.Verlet, al.CorrectedVerlet):
+        with pytest.raises(InvalidInput, match=rf"no potential.*{advice}"):
+            make(wrong, step_fs=STEP_FS)
+
+
+def test_measures_take_a_dynamics_of_ase_as_it_is_and_refuse_a_swap():
+    atoms = bulk("Cu", cubic=True)
+    atoms.set_momenta(np.random.default_rng(0).normal(size=(4, 3)))
+    atoms.calc = EMT()
+    state = al.PhaseState.from_atoms(atoms)
+    assert al.symplectic_defect(VelocityVerlet(atoms, 2.0 * fs), state) < 1e-11
+    assert al.reversal_error(VelocityVerlet(atoms, 2.0 * fs), state, n=2) < 1e-12
+    with pytest.raises(InvalidInput, match="step comes first"):
+        al.symplectic_defect(state, VelocityVerlet(atoms, 2.0 * fs))
+    with pytest.raises(InvalidInput, match="method must be one of auto"):
+        al.symplectic_defect(VelocityVerlet(atoms, 2.0 * fs), state, method="forward")
+
+
+def test_energy_drift_takes_tensors_with_a_graph():
+    t = torch.arange(64.0, dtype=torch.float64)
+    slope, _ = al.energy_drift(t, (1e-6 * t).requires_grad_(), 1)
+    assert slope == pytest.approx(1.0)
+
+
+def test_states_take_plain_lists_and_say_what_a_cell_is():
+    atoms = bulk("Cu", cubic=True)
+    given = {"positions": atoms.positions, "momenta": np.zeros((4, 3)), "masses": [63.5] * 4, "pbc": True}
+    assert al.PhaseState(**given, cell=atoms.cell).cell.dtype == torch.float64
+    assert al.PhaseState(**given, cell=atoms.cell.tolist()).cell.dtype == torch.float64
+    with pytest.raises(InvalidState, match="rows in Å"):
+        al.PhaseState(**given, cell=[3.6, 3.6, 3.6])
+
+
+def test_steps_must_be_finite():
+    with pytest.raises(InvalidInput, match="positive and finite"):
+        al.DiscreteAction([Constant(torch.zeros(3, 3))], step_fs=float("inf"))
+
+
+def test_bad_usage_is_one_line(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["sample", "cuau108"])
+    assert end.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "required" in line and "actionlearn sample --help" in line

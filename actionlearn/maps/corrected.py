@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from actionlearn.errors import InvalidInput
 from actionlearn.maps.discrete import DiscreteAction, kick_weights
-from actionlearn.potentials.protocol import Potential
+from actionlearn.potentials.protocol import Potential, as_potentials
 from actionlearn.state import PhaseState
 
 
@@ -46,7 +46,7 @@ class CorrectedVerlet(DiscreteAction):
     def __init__(
         self,
         base: Potential,
-        correction: Sequence[Potential] = (),
+        correction: Potential | Sequence[Potential] = (),
         *,
         step_fs: float,
         stages: int | None = None,
@@ -54,7 +54,9 @@ class CorrectedVerlet(DiscreteAction):
         species: Sequence[int] = (),
         masses: dict[int, float] | None = None,
     ) -> None:
-        """`correction` holds δ_0 … δ_⌊s/2⌋, or nothing."""
+        """`correction` holds δ_0 … δ_⌊s/2⌋, or nothing; one potential alone is δ_0 of s = 1."""
+        correction = as_potentials(correction)
+        (base,) = as_potentials([base])
         if stages is None:
             stages = {0: 1, 1: 1, 2: 2}.get(len(correction), 0)
         weights = kick_weights(stages) if stages >= 1 else []
@@ -67,4 +69,4 @@ class CorrectedVerlet(DiscreteAction):
             learned = [(1.0, correction[k])] if correction else []
             kicks.append(WeightedSum([(w, base), *learned]))
         super().__init__(kicks, step_fs=step_fs, stages=stages, extra=extra, species=species, masses=masses)
-        self.base, self.correction = base, list(correction)
+        self.base, self.correction = base, correction

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from actionlearn.errors import InvalidInput, NonFinite
 from actionlearn.maps.guard import SystemGuard
-from actionlearn.potentials.protocol import Potential, weights_seen
+from actionlearn.potentials.protocol import Potential, as_potentials, weights_seen
 from actionlearn.state import PhaseState
 from actionlearn.stepping import guarded
 from actionlearn.units import FEMTOSECOND
@@ -52,7 +52,7 @@ class DiscreteAction(nn.Module):
 
     def __init__(
         self,
-        potentials: Sequence[Potential],
+        potentials: Potential | Sequence[Potential],
         *,
         step_fs: float,
         stages: int | None = None,
@@ -62,6 +62,7 @@ class DiscreteAction(nn.Module):
     ) -> None:
         """Kick potentials U_0 … U_⌊s/2⌋; with `stages` left out, one potential means s = 1 and two s = 2."""
         super().__init__()
+        potentials, extra = as_potentials(potentials), as_potentials(extra)
         if stages is None:
             stages = {1: 1, 2: 2}.get(len(potentials), 0)
         if stages < 1 or len(potentials) != stages // 2 + 1:
@@ -70,8 +71,7 @@ class DiscreteAction(nn.Module):
             )
         if not 0 < step_fs < float("inf"):
             raise InvalidInput(f"step_fs must be positive and finite, got {step_fs}")
-        self.potentials = list(potentials)
-        self.extra = list(extra)
+        self.potentials, self.extra = potentials, extra
         self.step_fs, self.stages = float(step_fs), stages
         self.species, self.masses = tuple(species), dict(masses or {})
         self.guard = SystemGuard(self.species, self.masses)

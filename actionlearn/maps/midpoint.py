@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -61,7 +61,7 @@ class MidpointAction(nn.Module):
 
     def __init__(
         self,
-        scalar: MidpointScalar,
+        scalar: MidpointScalar | Callable[[PhaseState], Tensor],
         *,
         step_fs: float,
         tolerance: float = 1e-10,
@@ -71,7 +71,7 @@ class MidpointAction(nn.Module):
         species: Sequence[int] = (),
         masses: dict[int, float] | None = None,
     ) -> None:
-        """Make the map of one scalar and one step.
+        """Make the map of one scalar, an object with `energy(state)` or a plain function or module, and one step.
 
         `guess` is where the solver starts: "free flight"; "extrapolation" from secant pairs of the steps before,
         which pays for nearly harmonic motion and costs a little for hot matter; or any callable state -> state such
@@ -85,6 +85,10 @@ class MidpointAction(nn.Module):
             raise InvalidInput(f"guess must be 'free flight', 'extrapolation' or a callable, not {guess!r}")
         if half is not None and not math.isclose(2.0 * half.step_fs, step_fs, rel_tol=1e-9):
             raise InvalidInput(f"half must have half the step, {0.5 * step_fs} fs, but it has {half.step_fs} fs")
+        if not (hasattr(scalar, "energy") or callable(scalar)):
+            raise InvalidInput(
+                f"the scalar must have energy(state) or be a function of the state, not a {type(scalar).__name__}"
+            )
         super().__init__()
         self.scalar = scalar
         self.species, self.masses = tuple(species), dict(masses or {})
@@ -200,7 +204,8 @@ class MidpointAction(nn.Module):
             q_mid, p_mid = mid.positions, mid.momenta
             if not create_graph:
                 q_mid, p_mid = q_mid.detach().requires_grad_(), p_mid.detach().requires_grad_()
-            S = self.step_fs * FEMTOSECOND * self.scalar.energy(mid.moved(q_mid, p_mid)).sum()
+            energy: Any = getattr(self.scalar, "energy", self.scalar)
+            S = self.step_fs * FEMTOSECOND * energy(mid.moved(q_mid, p_mid)).sum()
             dS_dq, dS_dp = (
                 torch.autograd.grad(S, (q_mid, p_mid), create_graph=create_graph, allow_unused=True)
                 if S.requires_grad

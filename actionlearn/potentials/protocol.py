@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from actionlearn.errors import InvalidInput
 from actionlearn.state import PhaseState
 
 
@@ -32,9 +33,26 @@ def forces_from_energy(energy: Callable[[PhaseState], Tensor], state: PhaseState
         total = energy(state.moved(q, state.momenta)).sum()
         if not total.requires_grad:  # an energy that does not depend on the positions
             return torch.zeros_like(state.positions)
-        keep = outer and (state.positions.requires_grad or _has_trainable_input(energy))
+        keep = outer and (state.positions.requires_grad or _has_trainable_input(energy, total, q))
         (gradient,) = torch.autograd.grad(total, q, create_graph=keep, allow_unused=True)
     return torch.zeros_like(state.positions) if gradient is None else -gradient
+
+
+def as_potentials(given: Potential | Iterable[Potential]) -> list[Any]:
+    """Potentials as a list; one alone is a list of one. What has no forces is refused, and how to give it some said."""
+    alone = hasattr(given, "forces") or not isinstance(given, Iterable)
+    found: list[Any] = [given] if alone else list(given)  # type: ignore[arg-type]
+    for one in found:
+        if callable(getattr(one, "forces", None)):
+            continue
+        if hasattr(one, "get_potential_energy"):
+            what = "wrap the ASE calculator, al.potentials.ASEPotential(calculator)"
+        elif hasattr(one, "energy"):
+            what = "add `def forces(self, state)`, which al.potentials.forces_from_energy(self.energy, state) can fill"
+        else:
+            what = "give an object with energy(state) and forces(state), or al.potentials.FunctionPotential(function)"
+        raise InvalidInput(f"{type(one).__name__} is no potential, it has no forces(state): {what}")
+    return found
 
 
 def weights_seen(*owners: object) -> tuple[tuple[int, int], ...]:
@@ -48,7 +66,19 @@ def _tensors(module: torch.nn.Module) -> Iterator[Tensor]:
     yield from module.buffers()
 
 
-def _has_trainable_input(energy: Callable[[PhaseState], Tensor]) -> bool:
-    """Whether the owner of a bound `energy` is a module with parameters that are being trained."""
+def _has_trainable_input(energy: Callable[[PhaseState], Tensor], total: Tensor, q: Tensor) -> bool:
+    """Whether an energy was made with weights that are being trained: those of its owner, else any in its graph."""
     owner = getattr(energy, "__self__", None)
-    return isinstance(owner, torch.nn.Module) and any(w.requires_grad for w in owner.parameters())
+    if isinstance(owner, torch.nn.Module):
+        return any(w.requires_grad for w in owner.parameters())
+    nodes, seen = [total.grad_fn], set()
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        leaf = getattr(node, "variable", None)
+        if leaf is not None and leaf is not q:
+            return True
+        nodes.extend(before for before, _ in node.next_functions)
+    return False

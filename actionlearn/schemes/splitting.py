@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from actionlearn.errors import InvalidInput, NonFinite, UnsupportedSystem
-from actionlearn.potentials.protocol import Potential
+from actionlearn.potentials.protocol import Potential, as_potentials
 from actionlearn.schemes.composition import Scheme
 from actionlearn.schemes.published import VELOCITY_VERLET
 from actionlearn.state import PhaseState
@@ -42,6 +42,7 @@ class Splitting:
             raise InvalidInput(
                 f"scheme {scheme.name} kicks with {kicks}: give one potential for each, as a mapping from these letters"
             )
+        as_potentials(self.potentials.values())
         self.scheme = scheme
         self.step_fs = float(step_fs)
         self.h = self.step_fs * FEMTOSECOND

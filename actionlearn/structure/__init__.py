@@ -8,9 +8,8 @@ from actionlearn.structure.conservation import (
 )
 from actionlearn.structure.drift import Measured, energy_drift
 from actionlearn.structure.equipartition import Equipartition, equipartition, vibrational_bands
-from actionlearn.structure.foreign import as_step
+from actionlearn.structure.foreign import Step, as_step
 from actionlearn.structure.jacobian import (
-    Step,
     estimate_symplectic_defect,
     jacobian_products,
     step_jacobian,

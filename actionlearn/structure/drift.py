@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import ArrayLike
+from torch import Tensor
 
 from actionlearn.errors import InvalidInput
 
@@ -30,7 +31,7 @@ class Measured:
         return f"{self.value:+.3g} ± {self.error:.2g} {self.unit}"
 
 
-def energy_drift(times_fs: ArrayLike, energies: ArrayLike, n_atoms: int) -> Measured:
+def energy_drift(times_fs: ArrayLike | Tensor, energies: ArrayLike | Tensor, n_atoms: int) -> Measured:
     """Slope of the total energy (eV) against time, in meV/atom/ps.
 
     The series is cut into blocks of equal length, and a line fitted to their means; the scatter about the line gives
@@ -38,7 +39,7 @@ def energy_drift(times_fs: ArrayLike, energies: ArrayLike, n_atoms: int) -> Meas
     the correlation ρ that is left widens the error by √((1 + ρ)/(1 − ρ)), as for noise that forgets exponentially.
     A run needs some thirty times the longest fluctuation for the error to be trusted.
     """
-    t, E = np.asarray(times_fs, dtype=float), np.asarray(energies, dtype=float)
+    t, E = (np.asarray(x.detach().cpu() if isinstance(x, Tensor) else x, dtype=float) for x in (times_fs, energies))
     if t.ndim != 1 or t.shape != E.shape:
         raise InvalidInput(f"times and energies must be two series of one length, not of shapes {t.shape}, {E.shape}")
     if len(t) < 2 * FEWEST_BLOCKS:

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from ase.md.md import MolecularDynamics
 
 from actionlearn.errors import InvalidInput
 from actionlearn.state import PhaseState
-from actionlearn.structure.jacobian import Step
+
+Step = Callable[[PhaseState], PhaseState]
+
+
+def as_callable(step: Step | MolecularDynamics) -> Step:
+    """A step as it is, and a dynamics of ASE as one."""
+    if isinstance(step, MolecularDynamics):
+        return as_step(step)
+    if not callable(step):
+        raise InvalidInput(
+            f"a step is a callable state -> state or an ASE dynamics, not {type(step).__name__}: the step comes first, "
+            "the state second"
+        )
+    return step
 
 
 def as_step(dynamics: MolecularDynamics) -> Step:

@@ -22,23 +22,23 @@ one random direction of the reverse-mode Jacobian is always compared with differ
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
+from ase.md.md import MolecularDynamics
 from torch import Tensor
 
 from actionlearn.errors import InvalidInput
 from actionlearn.state import PhaseState
+from actionlearn.structure.foreign import Step, as_callable
 
-Step = Callable[[PhaseState], PhaseState]
 Method = Literal["auto", "reverse", "differences"]
 
 ROWS_AT_ONCE = 64
 
 
 def symplectic_defect(
-    step: Step, state: PhaseState, *, method: Method = "auto", displacement: float | None = None
+    step: Step | MolecularDynamics, state: PhaseState, *, method: Method = "auto", displacement: float | None = None
 ) -> float:
     """Largest entry of |MᵀΩM − Ω| in mass-weighted coordinates; 0 for a symplectic step, to rounding.
 
@@ -51,7 +51,7 @@ def symplectic_defect(
 
 
 def estimate_symplectic_defect(
-    step: Step,
+    step: Step | MolecularDynamics,
     state: PhaseState,
     *,
     directions: int = 16,
@@ -91,13 +91,14 @@ def symplectic_product(A: Tensor, B: Tensor) -> Tensor:
 
 
 def step_jacobian(
-    step: Step, state: PhaseState, *, method: Method = "auto", displacement: float | None = None
+    step: Step | MolecularDynamics, state: PhaseState, *, method: Method = "auto", displacement: float | None = None
 ) -> Tensor:
     """M = ∂(q', p')/∂(q, p) of the atoms that are not fixed, (2f, 2f), all q before all p.
 
     `method` "auto" takes reverse mode and falls back to differences. `displacement` is the one of the differences in
     Å, 1e-3 in double precision; momenta are displaced by as much times √m.
     """
+    step = _checked(step, state, method)
     graph = None if method == "differences" else _Graph.record(step, state)
     if graph is not None:
         M = graph.rows(torch.eye(graph.size, dtype=graph.out.dtype, device=graph.out.device))
@@ -109,9 +110,15 @@ def step_jacobian(
 
 
 def jacobian_products(
-    step: Step, state: PhaseState, vectors: Tensor, *, method: Method = "auto", displacement: float | None = None
+    step: Step | MolecularDynamics,
+    state: PhaseState,
+    vectors: Tensor,
+    *,
+    method: Method = "auto",
+    displacement: float | None = None,
 ) -> Tensor:
     """M·v for each row v of `vectors` (k, 2f), without the Jacobian: reverse mode twice, or differences."""
+    step = _checked(step, state, method)
     graph = None if method == "differences" else _Graph.record(step, state)
     if graph is not None:
         try:
@@ -122,6 +129,14 @@ def jacobian_products(
             return products
     _refuse_differences(method)
     return _difference(step, state, vectors, displacement)
+
+
+def _checked(step: Step | MolecularDynamics, state: PhaseState, method: str) -> Step:
+    if method not in get_args(Method):
+        raise InvalidInput(f"method must be one of {', '.join(get_args(Method))}, not {method!r}")
+    if not isinstance(state, PhaseState):
+        raise InvalidInput(f"the step comes first, a PhaseState second, not {type(state).__name__}")
+    return as_callable(step)
 
 
 def _refuse_differences(method: Method) -> None:
