@@ -130,6 +130,22 @@ def test_numbers_that_are_not_finite_are_never_returned():
         al.DiscreteAction([Constant(torch.full((3, 3), torch.nan))], step_fs=STEP_FS).step(water())
 
 
+@pytest.mark.parametrize("make", [al.DiscreteAction, al.Verlet])
+@pytest.mark.parametrize(
+    ("force", "match"),
+    [
+        (torch.zeros(3, 1).double(), r"shape \(3, 1\)"),
+        (np.zeros((3, 3)), "ndarray"),
+        (torch.zeros(3, 3).double(), "torch.float64: expected .*torch.float32"),
+    ],
+    ids=["broadcast", "numpy", "precision"],
+)
+def test_forces_that_would_broadcast_or_cast_are_refused(make, force, match):
+    state = water().to(torch.float32) if "float32" in match else water()
+    with pytest.raises(InvalidInput, match=match):
+        make(Constant(force), step_fs=STEP_FS).step(state)
+
+
 def test_a_network_and_a_state_of_other_precision():
     with pytest.raises(UnsupportedSystem, match=r"torch.float32, the network torch.float64.*state.to\(dtype\)"):
         al.DiscreteAction([network()], step_fs=STEP_FS).step(water().to(torch.float32))

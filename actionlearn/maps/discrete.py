@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from actionlearn.errors import InvalidInput, NonFinite
 from actionlearn.maps.guard import SystemGuard
-from actionlearn.potentials.protocol import Potential, as_potentials, weights_seen
+from actionlearn.potentials.protocol import Potential, as_potentials, forces_of, weights_seen
 from actionlearn.state import PhaseState
 from actionlearn.stepping import guarded
 from actionlearn.units import FEMTOSECOND
@@ -105,9 +105,9 @@ class DiscreteAction(nn.Module):
 
     def stage_force(self, stage: int, state: PhaseState) -> Tensor:
         """F_k of one stage, extra potentials included, eV/Å."""
-        force = self.potentials[stage].forces(state)
+        force = forces_of(self.potentials[stage], state)
         for potential in self.extra:
-            force = force + self._weights[stage] * potential.forces(state)
+            force = force + self._weights[stage] * forces_of(potential, state)
         return force
 
     def forget(self) -> None:

@@ -55,6 +55,24 @@ def as_potentials(given: Potential | Iterable[Potential]) -> list[Any]:
     return found
 
 
+def forces_of(potential: Potential, state: PhaseState) -> Tensor:
+    """The forces of a potential, refused where adding them would broadcast, or change the precision of the state."""
+    F = potential.forces(state)
+    q = state.positions
+    if not isinstance(F, Tensor):
+        came = f"{type(F).__name__}, not a torch tensor"
+    elif F.shape != q.shape:
+        came = f"a tensor of shape {tuple(F.shape)}"
+    elif F.dtype != q.dtype and torch.result_type(F, q) != q.dtype:
+        came = f"a tensor of {F.dtype}"
+    else:
+        return F
+    raise InvalidInput(
+        f"forces of {type(potential).__name__} are {came}: expected a tensor of shape {tuple(q.shape)} and {q.dtype}, "
+        "as the positions are"
+    )
+
+
 def weights_seen(*owners: object) -> tuple[tuple[int, int], ...]:
     """What changes with the weights and buffers of those owners that are modules; others are taken as constant."""
     tensors = (t for owner in owners if isinstance(owner, torch.nn.Module) for t in _tensors(owner))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from actionlearn.errors import InvalidInput, NonFinite, UnsupportedSystem
-from actionlearn.potentials.protocol import Potential, as_potentials
+from actionlearn.potentials.protocol import Potential, as_potentials, forces_of
 from actionlearn.schemes.composition import Scheme
 from actionlearn.schemes.published import VELOCITY_VERLET
 from actionlearn.state import PhaseState
@@ -111,7 +111,7 @@ class ForceMemory:
         key = self._fingerprint(state)
         if self._held is not None and key is not None and key == self._key and _same_surroundings(self._held[0], state):
             return self._held[1]
-        forces = self.potential.forces(state)
+        forces = forces_of(self.potential, state)
         keep = key is not None and not forces.requires_grad
         self._key, self._held = (key, (state, forces)) if keep else (None, None)
         return forces
