@@ -34,7 +34,7 @@ POTENTIALS = {"alloy": ("cuau108", "metals"), "ethanol": ("ethanol", "gfn2-xtb")
 
 
 def trained(name, system, data_folder, updates, models):
-    """The map of this name, from its file or newly trained, with its data and training time."""
+    """The map of this name, from its file or newly trained, its base, its test set, and stretches to start from."""
     kind, stages, step_fs = name.split("-")
     data = Dataset.open(data_folder, step_fs=float(step_fs))
     training, validation, test = data.split(0)
@@ -49,7 +49,7 @@ def trained(name, system, data_folder, updates, models):
         models.mkdir(parents=True, exist_ok=True)
         checkpoint.save(trainer.average, path, {"cpu_seconds": time.process_time() - started})
     model = al.load(path, base=base if kind == "corrected" else None)
-    return model, base, test
+    return model, base, test, [*test.stretches, *data.stretches]
 
 
 @torch.no_grad()
@@ -72,13 +72,13 @@ def run(model, base, stretch, ps, every):
 
 def row(name, system, arguments):
     """One line of the table."""
-    model, base, test = trained(name, system, arguments.data, arguments.updates, Path(arguments.models))
+    model, base, test, starts = trained(name, system, arguments.data, arguments.updates, Path(arguments.models))
     kind, stages, step_fs = name.split("-")
     errors = step_errors(model, test, windows=20 if arguments.quick else 100)
     text = f"{name:18s} {stages:>4s} {100 * errors.position:8.3f} {100 * errors.momentum:8.3f}"
     for temperature_K in arguments.temperature:
-        stretch = next(s for s in test.stretches if s.temperature_K == temperature_K)
-        every = max(1, round((80.0 if system == "alloy" else 16.0) / model.step_fs))
+        stretch = min(starts, key=lambda s: abs(s.temperature_K - temperature_K))
+        every = max(1, round((240.0 if system == "alloy" else 40.0) / model.step_fs))
         try:
             times, energies, momenta, seconds = run(model, base, stretch, arguments.ps, every)
             drift, error = energy_drift(times, energies, stretch.system.n_atoms)

@@ -12,6 +12,7 @@ README = Path(__file__).parent.parent / "README.md"
 
 
 def test_python_blocks_run_in_order(tmp_path, monkeypatch, capsys):
+    (tmp_path / "data").symlink_to(README.parent / "data")
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
     assert blocks
