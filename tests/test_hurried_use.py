@@ -1,5 +1,7 @@
 """What a hurried user does with maps and measures: it works, or says in one line why not."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -7,10 +9,11 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.md.verlet import VelocityVerlet
 from ase.units import fs
+from torch.autograd import forward_ad
 
 import actionlearn as al
 from actionlearn.cli import main
-from actionlearn.errors import InvalidInput, InvalidState, NonFinite, UnsupportedSystem
+from actionlearn.errors import InvalidInput, InvalidState, NonFinite, NotDifferentiable, UnsupportedSystem
 
 STEP_FS = 1.0
 
@@ -252,3 +255,25 @@ def test_bad_usage_is_one_line(capsys):
     assert end.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "required" in line and "actionlearn sample --help" in line
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_reverse_mode_passes_a_step_and_forward_mode_is_refused_where_it_would_be_wrong(kind):
+    step, state = (
+        maps(network(heads=2).requires_grad_(False), network(momenta=True).requires_grad_(False))[kind],
+        water(),
+    )
+
+    def momenta(q):
+        return step.step(state.moved(q, state.momenta)).momenta.flatten()
+
+    J = torch.autograd.functional.jacobian(momenta, state.positions).reshape(9, 9)
+    torch.testing.assert_close(J, al.step_jacobian(step, state, method="differences")[9:, :9], rtol=1e-6, atol=1e-8)
+    with pytest.raises(NotDifferentiable, match="forward mode"), forward_ad.dual_level():
+        momenta(forward_ad.make_dual(state.positions, torch.ones_like(state.positions)))
+
+
+def test_where_nothing_moves_there_is_no_jacobian():
+    state = dataclasses.replace(water(), fixed=torch.ones(3, dtype=torch.bool))
+    with pytest.raises(InvalidInput, match="all atoms are fixed"):
+        al.symplectic_defect(al.Verlet(network(), step_fs=STEP_FS), state)

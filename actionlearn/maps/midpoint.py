@@ -13,6 +13,7 @@ from actionlearn.errors import InvalidInput, NonFinite, NotConverged
 from actionlearn.maps.guard import SystemGuard
 from actionlearn.maps.implicit_derivative import implicit_output
 from actionlearn.maps.midpoint_equation import MidpointEquation
+from actionlearn.potentials.protocol import refuse_forward_mode
 from actionlearn.solver import FixedPointSolver, Solution, SolverStatistics
 from actionlearn.state import PhaseState
 from actionlearn.stepping import guarded
@@ -121,6 +122,7 @@ class MidpointAction(nn.Module):
     def step(self, state: PhaseState, n: int = 1) -> PhaseState:
         """The state n steps later; differentiable if it asks for gradients or the scalar is being trained."""
         self.guard.check(state)
+        refuse_forward_mode(state)
         for _ in range(n):
             state = self._converged(state)
         return state

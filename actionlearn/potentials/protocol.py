@@ -7,8 +7,9 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
-from actionlearn.errors import InvalidInput
+from actionlearn.errors import InvalidInput, NotDifferentiable
 from actionlearn.state import PhaseState
 
 
@@ -27,6 +28,7 @@ class Potential(Protocol):
 
 def forces_from_energy(energy: Callable[[PhaseState], Tensor], state: PhaseState) -> Tensor:
     """−∂V/∂q by reverse mode, itself differentiable whenever the positions or anything in V asks for gradients."""
+    refuse_forward_mode(state)
     outer, state = torch.is_grad_enabled(), state.ordinary()
     with torch.inference_mode(False), torch.enable_grad():
         q = state.positions if state.positions.requires_grad else state.positions.detach().requires_grad_()
@@ -36,6 +38,16 @@ def forces_from_energy(energy: Callable[[PhaseState], Tensor], state: PhaseState
         keep = outer and (state.positions.requires_grad or _has_trainable_input(energy, total, q))
         (gradient,) = torch.autograd.grad(total, q, create_graph=keep, allow_unused=True)
     return torch.zeros_like(state.positions) if gradient is None else -gradient
+
+
+def refuse_forward_mode(state: PhaseState) -> None:
+    """Raise where a tangent of forward mode would be lost in a gradient taken by reverse mode."""
+    for tensor in (state.positions, state.momenta):
+        if forward_ad.unpack_dual(tensor).tangent is not None:
+            raise NotDifferentiable(
+                "this is a gradient taken by reverse mode, which tangents of forward mode do not pass: differentiate "
+                "the step by reverse mode (torch.func.jacrev, torch.autograd), or use al.step_jacobian(step, state)"
+            )
 
 
 def as_potentials(given: Potential | Iterable[Potential]) -> list[Any]:

@@ -99,6 +99,8 @@ def step_jacobian(
     Å, 1e-3 in double precision; momenta are displaced by as much times √m.
     """
     step = _checked(step, state, method)
+    if _free_size(state) == 0:
+        raise InvalidInput("all atoms are fixed: a step has no Jacobian where nothing moves")
     graph = None if method == "differences" else _Graph.record(step, state)
     if graph is not None:
         M = graph.rows(torch.eye(graph.size, dtype=graph.out.dtype, device=graph.out.device))
