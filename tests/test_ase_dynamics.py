@@ -228,12 +228,15 @@ class Spring:
 
 @pytest.mark.parametrize(
     ("step_fs", "error", "message"),
-    [(1e20, NonFinite, "position or momentum that is not finite"), (40.0, BlownUp, r"moves at .* Å a step of 40 fs")],
+    [
+        (1e20, NonFinite, r"momenta that are not finite .*: the trajectory has blown up, shorten the step"),
+        (40.0, BlownUp, r"moves at .* Å a step of 40 fs.*: the trajectory has blown up; relax"),
+    ],
 )
 def test_a_run_that_blows_up_says_so_and_keeps_the_last_good_frame(step_fs, error, message):
     atoms = alloy()
     dyn = ActionNVE(atoms, model=al.CorrectedVerlet(Spring(), step_fs=step_fs))
-    with pytest.raises(error, match=message + ".*: the trajectory has blown up; relax"):
+    with pytest.raises(error, match=message):
         dyn.run(500)
     assert dyn.nsteps < 500
     assert np.isfinite(atoms.positions).all() and np.isfinite(atoms.get_momenta()).all()
