@@ -65,12 +65,12 @@ def failing(atoms):
 
 
 def slow(atoms):
-    """Springs that leave time to be killed."""
+    """Springs that wait PAUSE seconds before each answer, to leave time to be killed."""
     import time
 
     class Slow(Springs):
         def forces(self, state):
-            time.sleep(0.002)
+            time.sleep(float(os.environ.get("PAUSE", "0")))
             return super().forces(state)
 
     return Slow()

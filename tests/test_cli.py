@@ -112,7 +112,7 @@ def test_the_folder_of_another_run_is_refused(structure, tmp_path, capsys):
 def test_killed_and_interrupted_runs_resume_to_the_same_files(structure, tmp_path, processes, how):
     assert cli.main(sample(structure, tmp_path / "whole", potential="sampled_potentials:slow")) == 0
     again = sample(structure, tmp_path / "set", potential="sampled_potentials:slow")
-    run = launch([*again, "--processes", str(processes)])
+    run = launch([*again, "--processes", str(processes)], PAUSE="0.01")
     wait_for_more_stretches(tmp_path / "set", run)
     run.send_signal(how)
     _, err = run.communicate(timeout=60)
