@@ -27,10 +27,17 @@ def sample(structure, output, *more, potential="sampled_potentials:springs"):
     return ["sample", structure, "--potential", potential, "--output", str(output), *SHORT, *more]
 
 
+# a parent that runs in the background of a shell hands down an ignored SIGINT, which the test sends
+INTERRUPTIBLE = (
+    "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from actionlearn.cli import main; sys.exit(main(sys.argv[1:]))"
+)
+
+
 def launch(arguments, **variables):
     environment = {**os.environ, "PYTHONPATH": str(HERE), "OMP_NUM_THREADS": "1", **variables}
     return subprocess.Popen(
-        [sys.executable, "-m", "actionlearn", *arguments],
+        [sys.executable, "-c", INTERRUPTIBLE, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
