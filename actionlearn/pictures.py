@@ -43,15 +43,18 @@ STYLE: dict[Any, Any] = {
 
 
 @contextmanager
-def picture(path: str | Path, panels: int = 1, *, width: float = 5.2, height: float = 3.6) -> Iterator[list[Axes]]:
-    """A figure with `panels` side by side in the common style, written to `path` at the end.
+def picture(
+    path: str | Path, panels: int = 1, *, rows: int = 1, width: float = 5.2, height: float = 3.6
+) -> Iterator[list[Axes]]:
+    """A figure with `panels` side by side, in one row or several, in the common style, written to `path` at the end.
 
-    Drawn without a display and without global state, so any number may be made in a process.
+    Drawn without a display and without global state, so any number may be made in a process; axes come row by row.
+    The size is that of one panel.
     """
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(width * panels, height), layout="constrained")
-        axes = figure.subplots(1, panels, squeeze=False)[0]
-        yield list(axes)
+        figure = Figure(figsize=(width * panels, height * rows), layout="constrained")
+        axes = figure.subplots(rows, panels, squeeze=False)
+        yield list(axes.flat)
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path)
