@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -11,7 +13,8 @@ import torch
 from torch import Tensor
 
 from actionlearn.errors import DataError, InvalidInput
-from actionlearn.reference import ReferenceSet, Stretch
+from actionlearn.reference import Stretch
+from actionlearn.reference.shelf import MEMORY_GB, open_stretches
 from actionlearn.state import PhaseState
 from actionlearn.units import FEMTOSECOND
 
@@ -55,30 +58,52 @@ class Dataset:
     """Windows of `length` frames, `step_fs` apart, that start at every recorded frame of every stretch.
 
     Windows overlap; they never cross from one stretch to another. Frames are kept in float64 and handed out in
-    any precision.
+    any precision, on any device. Frames of a set larger than `memory_gb` are read when they are needed.
     """
 
     def __init__(self, stretches: Sequence[Stretch], *, step_fs: float, length: int = 2) -> None:
         """Cut stretches into windows."""
-        if length < 2:
-            raise InvalidInput(f"a window has at least 2 frames, not {length}")
         if not stretches:
             raise InvalidInput("a data set needs at least one stretch")
-        self.stretches, self.step_fs, self.length = list(stretches), float(step_fs), length
-        self.masses = _masses(stretches)
-        self._windows: list[tuple[int, int]] = []
-        self._strides, self._scales = [], []
-        for k, stretch in enumerate(self.stretches):
-            stride = _stride(stretch, self.step_fs, length)
-            self._strides.append(stride)
-            self._scales.append(_scales(stretch, stride, self.step_fs))
-            self._windows += [(k, start) for start in range(len(stretch) - (length - 1) * stride)]
+        self.stretches, self.step_fs, self.memory_gb = list(stretches), float(step_fs), math.inf
+        self._cut(length)
+        self._scales = [_scales(s, k, self.step_fs) for s, k in zip(self.stretches, self._strides, strict=True)]
 
     @classmethod
-    def open(cls, folders: str | Path | Iterable[str | Path], *, step_fs: float, length: int = 2) -> Dataset:
+    def open(
+        cls,
+        folders: str | Path | Iterable[str | Path],
+        *,
+        step_fs: float,
+        length: int = 2,
+        memory_gb: float = MEMORY_GB,
+    ) -> Dataset:
         """The windows of one folder of reference trajectories, or of several together."""
-        folders = [folders] if isinstance(folders, str | Path) else list(folders)
-        return cls([s for folder in folders for s in ReferenceSet.open(folder)], step_fs=step_fs, length=length)
+        if not memory_gb > 0:
+            raise InvalidInput(f"memory_gb must be positive, not {memory_gb}")
+        data = cls(open_stretches(folders, memory_gb=memory_gb), step_fs=step_fs, length=length)
+        data.memory_gb = memory_gb
+        return data
+
+    def _cut(self, length: int) -> None:
+        if length < 2:
+            raise InvalidInput(f"a window has at least 2 frames, not {length}")
+        self.length = length
+        self.masses = _masses(self.stretches)
+        self._strides = [_stride(stretch, self.step_fs, length) for stretch in self.stretches]
+        self._windows = [
+            (k, start)
+            for k, stretch in enumerate(self.stretches)
+            for start in range(len(stretch) - (length - 1) * self._strides[k])
+        ]
+
+    def _part(self, indices: Sequence[int], length: int) -> Dataset:
+        """Some of the stretches, in windows of another length."""
+        part = copy.copy(self)
+        part.stretches = [self.stretches[k] for k in indices]
+        part._scales = [self._scales[k] for k in indices]
+        part._cut(length)
+        return part
 
     def __len__(self) -> int:
         """Number of windows."""
@@ -97,7 +122,7 @@ class Dataset:
 
     def resized(self, length: int) -> Dataset:
         """The same stretches in windows of another length."""
-        return Dataset(self.stretches, step_fs=self.step_fs, length=length)
+        return self._part(range(len(self.stretches)), length)
 
     def split(self, seed: int = 0, *, validation: float = 0.1, test: float = 0.1) -> tuple[Dataset, Dataset, Dataset]:
         """Training, validation and test sets that share no stretch.
@@ -113,60 +138,87 @@ class Dataset:
             )
         shuffled = np.random.default_rng(seed).permutation(n).tolist()
         rest = sorted(shuffled, key=lambda k: (self.stretches[k].temperature_K, self.stretches[k].system.n_atoms))
-        held = []
+        held: list[list[int]] = []
         for count in parts:
             at = [int((i + 0.5) * len(rest) / count) for i in range(count)]
             held.append([rest[i] for i in at])
             rest = [k for i, k in enumerate(rest) if i not in at]
-
-        def part(indices: list[int]) -> Dataset:
-            return Dataset([self.stretches[k] for k in sorted(indices)], step_fs=self.step_fs, length=self.length)
-
-        return part(rest), part(held[0]), part(held[1])
+        dealt = [self._part(sorted(indices), self.length) for indices in (rest, *held)]
+        return dealt[0], dealt[1], dealt[2]
 
     # --- batches ----------------------------------------------------------------------------------
 
     def order(self, atoms: int, seed: int, epoch: int) -> list[list[int]]:
         """One pass over all windows, shuffled and packed into batches of at most `atoms` atoms (at least one window).
 
-        It depends on nothing but the arguments, so that training can go on anywhere.
+        Of a set larger than its memory, stretches are visited in shuffled groups that fit, so that each is read about
+        once a pass. The order depends on nothing but the data and the arguments, so that training can go on anywhere.
         """
-        batches: list[list[int]] = [[]]
-        room = atoms
-        for index in np.random.default_rng([seed, epoch]).permutation(len(self)).tolist():
-            size = self.stretches[self._windows[index][0]].system.n_atoms
-            if batches[-1] and size > room:
-                batches.append([])
-                room = atoms
-            batches[-1].append(index)
-            room -= size
+        random = np.random.default_rng([seed, epoch])
+        batches: list[list[int]] = []
+        for group in self._groups(random):
+            room = 0
+            for index in random.permutation(group).tolist():
+                size = self.stretches[self._windows[index][0]].system.n_atoms
+                if not room or size > room:
+                    batches.append([])
+                    room = atoms
+                batches[-1].append(index)
+                room = max(room - size, 0)
         return batches
+
+    def _groups(self, random: np.random.Generator) -> list[np.ndarray]:
+        """Windows of as many stretches as fit into memory together, in one group if all do."""
+        sizes = np.array([(72 * s.system.n_atoms + 24) * len(s) for s in self.stretches])
+        owner = np.array([k for k, _ in self._windows])
+        if sizes.sum() <= 1e9 * self.memory_gb:
+            return [np.arange(len(self))]
+        groups: list[list[int]] = []
+        room = 0.0
+        for k in random.permutation(len(sizes)).tolist():
+            if not groups or sizes[k] > room:
+                groups.append([])
+                room = 1e9 * self.memory_gb
+            groups[-1].append(k)
+            room -= sizes[k]
+        return [np.flatnonzero(np.isin(owner, group)) for group in groups]
 
     def even(self, count: int) -> list[int]:
         """About `count` windows, spread evenly over the set."""
         return np.unique(np.linspace(0, len(self) - 1, min(count, len(self))).round().astype(int)).tolist()
 
-    def windows(self, indices: Sequence[int], dtype: torch.dtype = torch.float64) -> Windows:
+    def windows(
+        self, indices: Sequence[int], dtype: torch.dtype = torch.float64, device: torch.device | str = "cpu"
+    ) -> Windows:
         """Several windows as one batch."""
         chosen = [self._windows[index] for index in indices]
+        rows: list[list[np.ndarray]] = [[] for _ in chosen]
+        for n in sorted(range(len(chosen)), key=chosen.__getitem__):  # a stretch after the other: each is read once
+            k, start = chosen[n]
+            at = start + self._strides[k] * np.arange(self.length)
+            rows[n] = [getattr(self.stretches[k].frames, name)[at] for name in ("positions", "momenta", "forces")]
+            rows[n].append(np.diff(self.stretches[k].frames.action[at]))
 
-        def gather(name: str, frame: int) -> Tensor:
-            arrays = [getattr(self.stretches[k].frames, name)[start + frame * self._strides[k]] for k, start in chosen]
-            return torch.from_numpy(np.concatenate(arrays)).to(dtype)
+        def gather(part: int, frame: int) -> Tensor:
+            return torch.from_numpy(np.concatenate([row[part][frame] for row in rows])).to(device, dtype)
 
-        template = PhaseState.batch([self.stretches[k].system for k, _ in chosen]).to(dtype)
-        frames = [template.moved(gather("positions", n), gather("momenta", n)) for n in range(self.length)]
-        action = [
-            np.diff(self.stretches[k].frames.action[start :: self._strides[k]][: self.length]) for k, start in chosen
-        ]
-        scales = torch.tensor([self._scales[k] for k, _ in chosen]).to(dtype)
+        template = PhaseState.batch([self.stretches[k].system for k, _ in chosen]).to(dtype, device)
+        scales = torch.tensor([self._scales[k] for k, _ in chosen]).to(device, dtype)
         return Windows(
-            frames=frames,
-            forces=[gather("forces", n) for n in range(self.length)],
-            action=torch.from_numpy(np.stack(action, axis=1)).to(dtype),
+            frames=[template.moved(gather(0, n), gather(1, n)) for n in range(self.length)],
+            forces=[gather(2, n) for n in range(self.length)],
+            action=torch.from_numpy(np.stack([row[3] for row in rows], axis=1)).to(device, dtype),
             scale_q=scales[:, 0],
             scale_p=scales[:, 1],
         )
+
+
+def used_stretches(**parts: Dataset) -> dict[str, dict[str, list[str]]]:
+    """Names and checksums of the stretches of each part of the data, for the report of a map."""
+    return {
+        "stretches": {part: [s.name for s in data.stretches] for part, data in parts.items()},
+        "checksums": {part: [s.checksum for s in data.stretches] for part, data in parts.items()},
+    }
 
 
 def _stride(stretch: Stretch, step_fs: float, length: int) -> int:

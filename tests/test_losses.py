@@ -154,6 +154,52 @@ def test_batches_hold_every_window_once_within_the_budget():
     assert len(data.order(atoms=1, seed=0, epoch=0)) == len(data)
 
 
+def test_a_set_larger_than_memory_is_read_as_needed(tmp_path):
+    al.sample(
+        al.PhaseState(np.eye(3), np.zeros((3, 3)), np.full(3, 63.546), numbers=np.full(3, 29)),
+        Spring(0.01),
+        tmp_path,
+        temperatures_K=[300.0],
+        step_fs=1.0,
+        stretches=9,
+        frames=20,
+        record_every=4,
+        equilibrate_ps=0.01,
+        decorrelate_ps=0.01,
+    )
+    size = (3 * 3 * 3 + 3) * 8 * 20
+    whole = Dataset.open(tmp_path, step_fs=STEP_FS)
+    data = Dataset.open(tmp_path, step_fs=STEP_FS, memory_gb=3.5e-9 * size)
+    shelf = data.stretches[0].frames._place[0]
+    assert shelf.most == 3 * size
+    for name in ("checksum", "name", "temperature_K"):
+        assert [getattr(s, name) for s in data.stretches] == [getattr(s, name) for s in whole.stretches]
+    one, other = (d.resized(3).windows(range(0, 100, 7)) for d in (data, whole))
+    for a, b in zip(one.frames + one.forces, other.frames + other.forces, strict=True):
+        assert torch.equal(getattr(a, "positions", a), getattr(b, "positions", b))
+    assert torch.equal(one.action, other.action) and torch.equal(one.scale_p, other.scale_p)
+    order, before = data.order(12, 1, 0), shelf.reads
+    for batch in order:
+        data.windows(batch)
+    assert shelf.reads - before <= 9 and shelf.most == 3 * size
+    assert sorted(k for batch in order for k in batch) == list(range(len(data)))
+    assert order == data.order(12, 1, 0) != whole.order(12, 1, 0)
+    mixed = {data._windows[k][0] for batch in order[: len(order) // 3] for k in batch}
+    assert len(mixed) == 3  # the windows of three stretches at a time, shuffled
+    training, validation, test = data.split(seed=1)
+    assert [len(part.stretches) for part in (training, validation, test)] == [7, 1, 1]
+    assert len(training.order(12, 0, 0)) >= 3 and shelf.most == 3 * size
+    with pytest.raises(InvalidInput, match="memory_gb must be positive, not 0"):
+        Dataset.open(tmp_path, step_fs=STEP_FS, memory_gb=0.0)
+
+
+def test_checksums_know_the_motion_not_the_file():
+    s = stretch(1.0)
+    assert s.checksum == dataclasses.replace(s, name="other").checksum == stretch(1.0).checksum
+    changed = dataclasses.replace(s.frames, momenta=s.frames.momenta * (1.0 + 1e-15))
+    assert dataclasses.replace(s, frames=changed).checksum != s.checksum != stretch(1.0, seed=1).checksum
+
+
 def test_bad_data_and_wishes_are_named():
     with pytest.raises(InvalidInput, match=r"step_fs=7 is no multiple of the 2 fs"):
         Dataset([stretch(1.0)], step_fs=7.0)

@@ -15,13 +15,14 @@ from typing import Any
 import torch
 
 from actionlearn import checkpoint
-from actionlearn.dataset import Dataset
+from actionlearn.dataset import Dataset, used_stretches
 from actionlearn.errors import DataError, InvalidInput
 from actionlearn.losses import StepErrors, step_errors
 from actionlearn.maps.blueprint import KINDS, Blueprint
 from actionlearn.pictures import picture
 from actionlearn.potentials.protocol import Potential
 from actionlearn.reference import ReferenceSet
+from actionlearn.reference.shelf import MEMORY_GB
 from actionlearn.systems import potential
 from actionlearn.training import Report, Settings, Trainer, feature_range
 
@@ -49,6 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--window", type=int, metavar="L", help="frames of a window, L - 1 steps are unrolled (least)")
     parser.add_argument("--patience", type=int, default=0, metavar="N", help="stop after N validations without gain")
+    parser.add_argument(
+        "--memory-gb", type=float, default=MEMORY_GB, metavar="GB", help="frames kept in memory; more is read as needed"
+    )
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="seed of all random numbers")
 
 
@@ -61,7 +65,7 @@ def run(args: argparse.Namespace) -> None:
         raise InvalidInput(f"{output} exists already: choose another --output, or delete it")
     if not output.parent.is_dir():
         raise InvalidInput(f"there is no folder {output.parent} to write {output.name} to: make it first")
-    data = Dataset.open(args.data, step_fs=args.step_fs)
+    data = Dataset.open(args.data, step_fs=args.step_fs, memory_gb=args.memory_gb)
     training, validation, test = data.split(args.seed)
     name, base = _base(args, data)
     start = None if args.start is None else checkpoint.load(args.start, base=base)
@@ -101,10 +105,7 @@ def run(args: argparse.Namespace) -> None:
             "curve": report.curve,
             "settings": dataclasses.asdict(settings),
             "temperatures_K": list(data.temperatures_K),
-            "stretches": {
-                part: [s.name for s in stretches.stretches]
-                for part, stretches in (("training", training), ("validation", validation), ("test", test))
-            },
+            **used_stretches(training=training, validation=validation, test=test),
             "input_range": feature_range(trainer.average, training),
         },
     )

@@ -18,6 +18,7 @@ from actionlearn.errors import DataError
 from actionlearn.files import sha256, write_json
 from actionlearn.reference import ReferenceSet
 from actionlearn.reference.reader import MANIFEST
+from actionlearn.reference.shelf import MEMORY_GB, open_stretches
 from actionlearn.systems import potential
 from actionlearn.validation import Validation, held_out, validate
 from actionlearn.validation.draw import draw
@@ -37,11 +38,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Measure, write and print."""
     torch.set_flush_denormal(True)  # tails of cutoff functions are slow in numbers too small to matter
-    sets = [ReferenceSet.open(folder) for folder in args.data]
-    names = {args.base} if args.base else {found.potential for found in sets}
+    names = {args.base} if args.base else {ReferenceSet.open(folder).potential for folder in args.data}
     if len(names) > 1:
         raise DataError(f"the data come from several potentials, {', '.join(sorted(names))}: choose one with --base")
-    stretches = [stretch for found in sets for stretch in found]
+    stretches = open_stretches(args.data, memory_gb=MEMORY_GB)
     if not stretches:
         raise DataError(f"{', '.join(args.data)}: no stretch was recorded yet, finish sampling first")
     base = potential(names.pop(), stretches[0].system.to_atoms())

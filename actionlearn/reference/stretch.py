@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import hashlib
 import json
 import zipfile
 from pathlib import Path
@@ -67,6 +69,15 @@ class Stretch:
     def total_energies(self) -> np.ndarray:
         """T + V of each frame, eV."""
         return self.frames.kinetic_energies + self.frames.potential_energies
+
+    @functools.cached_property
+    def checksum(self) -> str:
+        """SHA-256 of the motion and the system, whatever the file is called and however it is packed."""
+        digest = hashlib.sha256(repr((self.step_fs, self.steps.tolist())).encode())
+        for array in (*(getattr(self.system, name).numpy() for name in _SYSTEM), self.frames.positions):
+            digest.update(np.ascontiguousarray(array).data)
+        digest.update(np.ascontiguousarray(self.frames.momenta).data)
+        return digest.hexdigest()
 
     def state(self, frame: int, dtype: torch.dtype = torch.float64) -> PhaseState:
         """Frame `frame` as a phase-space state; negative numbers count from the end."""
