@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from actionlearn import checkpoint, systems
-from actionlearn.dataset import Dataset
+from actionlearn.dataset import Dataset, used_stretches
 from actionlearn.maps.blueprint import Blueprint
 from actionlearn.pictures import COLOURS, GREY, label_ends, picture
 from actionlearn.potentials.protocol import Potential
@@ -131,9 +131,8 @@ def _train(found: ReferenceSet, path: Path, seed: int, plan: Plan) -> tuple[Any,
     )
     trainer = Trainer(blueprint, training, validation, settings)
     report = trainer.run(progress=True)
-    parts = (("training", training), ("validation", validation), ("test", test))
-    names = {part: [s.name for s in stretches.stretches] for part, stretches in parts}
-    checkpoint.save(trainer.average, path, {"stretches": names, "curve": report.curve})
+    used = used_stretches(training=training, validation=validation, test=test)
+    checkpoint.save(trainer.average, path, {**used, "curve": report.curve})
     return checkpoint.load(path), report, test
 
 

@@ -292,8 +292,8 @@ class Trainer:
         self._order = self.training.order(self.settings.batch_atoms, self.settings.seed, self.epoch)
 
     def _made_for(self) -> list[str]:
-        names = [f"{s.name} {len(s)} {float(s.total_energies[0]):.9g}" for s in self.training.stretches]
-        return [repr(self.blueprint), repr(self.settings), *names]
+        checksums = [s.checksum for data in (self.training, self.validation) for s in data.stretches]
+        return [repr(self.blueprint), repr(self.settings), f"{self.training.memory_gb:g} GB", *checksums]
 
 
 def feature_range(model: Any, data: Dataset, windows: int = 32) -> dict[str, torch.Tensor]:

@@ -1,5 +1,6 @@
 """Validation: exact and wrong maps told apart, verdicts by stated limits, the command and what it refuses."""
 
+import dataclasses
 import json
 import math
 
@@ -101,6 +102,12 @@ def test_held_out_stretches_are_those_the_model_has_not_seen():
     assert [s.name for s in held_out(STRETCHES, report)] == names[2:]
     assert [s.name for s in held_out(STRETCHES, {"stretches": {"training": names[:1]}})] == names[1:]
     assert len(held_out(STRETCHES, {})) == 3
+    sums = [s.checksum for s in STRETCHES]
+    report |= {"checksums": {"training": sums[2:], "validation": [], "test": sums[:1]}}
+    assert [s.name for s in held_out(STRETCHES, report)] == names[:1]
+    other = [dataclasses.replace(stretch(THETA, seed=9), name=name) for name in names]  # a set of the same names
+    assert held_out(other, report) == other
+    assert [s.name for s in held_out([dataclasses.replace(STRETCHES[2], name="renamed"), *other], report)] == names
     with pytest.raises(InvalidInput, match="sample new ones"):
         held_out(STRETCHES, {"stretches": {"training": names}})
 

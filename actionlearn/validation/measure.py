@@ -48,11 +48,16 @@ class Validation:
 
 
 def held_out(stretches: Sequence[Stretch], report: Mapping[str, Any]) -> list[Stretch]:
-    """The stretches that a model has not seen, by what its report says: test ones, or else any it does not name."""
-    parts = report.get("stretches", {})
-    chosen = [s for s in stretches if s.name in parts.get("test", ())]
-    seen = {name for part in ("training", "validation") for name in parts.get(part, ())}
-    chosen = chosen or [s for s in stretches if s.name not in seen]
+    """The stretches that a model has not seen, by what its report says: test ones, or else any that was not used.
+
+    Stretches are told apart by their checksums; by their names where a report, of an older version, has no others.
+    """
+    parts, key = report.get("stretches", {}), lambda s: s.name
+    if "checksums" in report:
+        parts, key = report["checksums"], lambda s: s.checksum
+    chosen = [s for s in stretches if key(s) in parts.get("test", ())]
+    seen = {known for part in ("training", "validation") for known in parts.get(part, ())}
+    chosen = chosen or [s for s in stretches if key(s) not in seen]
     if not chosen:
         raise InvalidInput(
             "the model was trained on all of these stretches, which leaves none to validate with: sample new ones"
