@@ -16,6 +16,7 @@ from actionlearn.errors import ActionlearnError, DataError, InvalidInput
 from actionlearn.files import write_atomically
 from actionlearn.maps.blueprint import Blueprint, learned_part
 from actionlearn.potentials.protocol import Potential
+from actionlearn.uncertainty import Uncertainty
 
 FORMAT, VERSION = "actionlearn model", 1
 UNITS = {"length": "angstrom", "energy": "eV", "mass": "u", "step_fs": "fs", "time": "angstrom*sqrt(u/eV)"}
@@ -53,6 +54,9 @@ def load(
 ) -> Any:
     """The map in a checkpoint, ready to step; its `report` attribute says how it was trained.
 
+    Its `uncertainty`, a function of a state, says of every atom how far its surroundings are from those of training, 1
+    being the edge of what training has seen; None in checkpoints that do not hold it.
+
     A corrected map calls its base potential: the built-in one that it names, unless `base` gives it. With `step_fs`,
     a checkpoint of another step is refused. Systems of other elements or masses are refused when they are stepped.
     """
@@ -73,6 +77,7 @@ def load(
     learned_part(model).requires_grad_(False)
     model.to(device)
     model.report = content["report"]
+    model.uncertainty = Uncertainty.of(model)
     return model
 
 

@@ -28,6 +28,7 @@ FLOORS = {
     "dataset": 3,
     "losses": 3,
     "training": 3,
+    "uncertainty": 3,
     "checkpoint": 3,
     "validation": 4,
     "correction": 4,

@@ -25,6 +25,7 @@ from actionlearn.reference import ReferenceSet
 from actionlearn.reference.shelf import MEMORY_GB
 from actionlearn.systems import potential
 from actionlearn.training import Report, Settings, Trainer, feature_range
+from actionlearn.uncertainty import Uncertainty
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -107,6 +108,7 @@ def run(args: argparse.Namespace) -> None:
             "temperatures_K": list(data.temperatures_K),
             **used_stretches(training=training, validation=validation, test=test),
             "input_range": feature_range(trainer.average, training),
+            "uncertainty": Uncertainty.fit(trainer.average, training, validation).tensors(),
         },
     )
     draw_curve(report, output.with_suffix(".png"))
