@@ -41,6 +41,10 @@ class DriftTooLarge(ActionlearnError, RuntimeError):
     """The conserved energy of a run moves away faster than it may."""
 
 
+class OutsideTraining(ActionlearnError, RuntimeError):
+    """Atoms in surroundings that a trained map has seen nothing like."""
+
+
 class NotConverged(ActionlearnError, RuntimeError):
     """An implicit equation was not solved to its tolerance.
 

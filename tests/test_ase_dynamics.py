@@ -259,7 +259,7 @@ def test_atoms_outside_the_range_of_training_are_warned_of_once():
         dyn.run(40)
     assert dyn.summary()["share_outside_training"] == 0.0
     dyn = ActionNVE(atoms, model=trained(alloy(), 0.0))
-    with pytest.warns(UserWarning, match="of 16 atoms are outside the range of training after 20 steps") as caught:
+    with pytest.warns(UserWarning, match="of 16 atoms are outside the range of training after 0 steps") as caught:
         dyn.run(60)
     assert len(caught) == 1 and dyn.summary()["share_outside_training"] > 0.3
 

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import time
+from pathlib import Path
 
 import ase.io
 import numpy as np
@@ -140,6 +141,10 @@ BAD = {
         [], ["--ensemble", "ghmc", "--potential", "metals", "--proposal-steps", "0"], "steps_per_move must be"),
     "drift of ghmc": (
         [], ["--ensemble", "ghmc", "--potential", "metals", "--drift-limit", "1"], "no meaning with --ensemble ghmc"),
+    "policy of ghmc": (
+        [], ["--ensemble", "ghmc", "--potential", "metals", "--policy", "fallback"], "--policy has no meaning"),
+    "fallback of ghmc": (
+        [], ["--ensemble", "ghmc", "--potential", "metals", "--on-uncertain", "fallback"], "needs no fallback"),
     "drift without energies": ([], ["--drift-limit", "1"], "drift_limit needs energies"),
     "drift": ([], ["--drift-limit", "-1", "--potential", "metals"], "drift_limit must be a positive"),
     "species": (["ag32"], [], "made for Cu, Au"),
@@ -181,3 +186,18 @@ def test_a_restart_of_another_run_is_refused(model, tmp_path, capsys):
     os.remove(output)
     assert cli.main(command(model, output, ps="0.4")) == 1
     assert "is gone, its run cannot be continued" in capsys.readouterr().err
+
+
+def test_a_run_outside_the_range_of_training_falls_back_and_counts(tmp_path, capsys):
+    shipped = str(Path(__file__).parent.parent / "data" / "models" / "cuau-discrete-24fs.pt")
+    atoms = structure("cuau32")
+    atoms.set_cell(0.9 * atoms.cell, scale_atoms=True)
+    ase.io.write(tmp_path / "dense.traj", atoms)
+    again = command(
+        shipped, tmp_path / "run.xyz", "--potential", "metals", ps="0.48", name=str(tmp_path / "dense.traj")
+    )
+    assert cli.main([*again, "--on-uncertain", "raise"]) == 1
+    assert "atoms are outside the range of training after 0 steps" in capsys.readouterr().err
+    assert cli.main([*again, "--on-uncertain", "fallback"]) == 0
+    out = capsys.readouterr().out
+    assert "fallbacks  1" in out and "fallback steps  20" in out and "share outside training  1" in out

@@ -30,6 +30,11 @@ class ActionDynamics(MolecularDynamics):
     FixAtoms holds atoms in any number of groups. FixCom takes the total momentum out at the start; the map conserves
     it from there on, unless an external field or a bias acts on the whole. Other constraints are refused.
 
+    `policy` says what to do when the drift exceeds `drift_limit`, when numbers are not finite or atoms fly apart, and
+    `on_uncertain` when atoms are outside the range of training: "raise", "warn" (once, and count; a broken run raises
+    all the same) or "fallback", to take the stretch with the potential `fallback`, or else `potential`, the map's own
+    base or the calculator, in small steps of velocity Verlet, go on and count it. `summary()` has the counts.
+
     Atoms may be changed between steps: whatever differs from what the last step left is read again. `run` shows the
     atoms only when an observer is due and at its end, which spares maps that work in other variables; `irun` and
     `step` show every step.
@@ -54,6 +59,8 @@ class ActionDynamics(MolecularDynamics):
         potential: Potential | None = None,
         drift_limit: float | None = None,
         policy: str = "raise",
+        on_uncertain: str = "warn",
+        fallback: Potential | None = None,
         restart: str | Path | None = None,
         restart_every: int = 1000,
     ) -> None:
@@ -63,13 +70,23 @@ class ActionDynamics(MolecularDynamics):
         constraints_of(atoms)
         if not atoms.has("momenta"):
             atoms.set_momenta(np.zeros((len(atoms), 3)))
-        if potential is None and drift_limit is not None and atoms.calc is not None:
+        needed = drift_limit is not None or (fallback is None and "fallback" in (policy, on_uncertain))
+        if potential is None and needed and atoms.calc is not None:
             potential = ASEPotential(atoms.calc)
         self.mirror = Mirror(atoms, model)
         state = self.mirror.state
         if holds_centre(atoms):
             state = state.moved(state.positions, without_total_momentum(state, state.momenta))
-        self.engine = Engine(model, state, ensemble, potential=potential, drift_limit=drift_limit, policy=policy)
+        self.engine = Engine(
+            model,
+            state,
+            ensemble,
+            potential=potential,
+            drift_limit=drift_limit,
+            policy=policy,
+            on_uncertain=on_uncertain,
+            fallback=fallback,
+        )
         step = self.engine.move_fs * FEMTOSECOND
         if timestep is not None and abs(timestep / step - 1.0) > 1e-6:
             raise InvalidInput(

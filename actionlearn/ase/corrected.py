@@ -44,6 +44,8 @@ class Corrected(ActionNVE):
         potential: Potential | None = None,
         drift_limit: float | None = None,
         policy: str = "raise",
+        on_uncertain: str = "warn",
+        fallback: Potential | None = None,
         restart: str | Path | None = None,
         restart_every: int = 1000,
     ) -> None:
@@ -77,6 +79,8 @@ class Corrected(ActionNVE):
             potential=potential,
             drift_limit=drift_limit,
             policy=policy,
+            on_uncertain=on_uncertain,
+            fallback=fallback,
             restart=restart,
             restart_every=restart_every,
         )

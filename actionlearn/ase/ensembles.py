@@ -31,6 +31,8 @@ class ActionNVE(ActionDynamics):
         potential: Potential | None = None,
         drift_limit: float | None = None,
         policy: str = "raise",
+        on_uncertain: str = "warn",
+        fallback: Potential | None = None,
         restart: str | Path | None = None,
         restart_every: int = 1000,
     ) -> None:
@@ -47,6 +49,8 @@ class ActionNVE(ActionDynamics):
             potential=potential,
             drift_limit=drift_limit,
             policy=policy,
+            on_uncertain=on_uncertain,
+            fallback=fallback,
             restart=restart,
             restart_every=restart_every,
         )
@@ -74,6 +78,8 @@ class ActionLangevin(ActionDynamics):
         potential: Potential | None = None,
         drift_limit: float | None = None,
         policy: str = "raise",
+        on_uncertain: str = "warn",
+        fallback: Potential | None = None,
         restart: str | Path | None = None,
         restart_every: int = 1000,
     ) -> None:
@@ -90,6 +96,8 @@ class ActionLangevin(ActionDynamics):
             potential=potential,
             drift_limit=drift_limit,
             policy=policy,
+            on_uncertain=on_uncertain,
+            fallback=fallback,
             restart=restart,
             restart_every=restart_every,
         )
@@ -117,6 +125,8 @@ class ActionBussi(ActionDynamics):
         potential: Potential | None = None,
         drift_limit: float | None = None,
         policy: str = "raise",
+        on_uncertain: str = "warn",
+        fallback: Potential | None = None,
         restart: str | Path | None = None,
         restart_every: int = 1000,
     ) -> None:
@@ -133,6 +143,8 @@ class ActionBussi(ActionDynamics):
             potential=potential,
             drift_limit=drift_limit,
             policy=policy,
+            on_uncertain=on_uncertain,
+            fallback=fallback,
             restart=restart,
             restart_every=restart_every,
         )
@@ -163,6 +175,7 @@ class ActionGHMC(ActionDynamics):
         logfile: IO[str] | str | None = None,
         loginterval: int = 1,
         append_trajectory: bool = False,
+        on_uncertain: str = "warn",
         restart: str | Path | None = None,
         restart_every: int = 1000,
     ) -> None:
@@ -194,6 +207,7 @@ class ActionGHMC(ActionDynamics):
             logfile=logfile,
             loginterval=loginterval,
             append_trajectory=append_trajectory,
+            on_uncertain=on_uncertain,
             restart=restart,
             restart_every=restart_every,
         )

@@ -22,6 +22,7 @@ from actionlearn.ase import ActionBussi, ActionGHMC, ActionLangevin, ActionNVE
 from actionlearn.ase.base import ActionDynamics
 from actionlearn.dynamics import as_text
 from actionlearn.dynamics.frames import FrameFile
+from actionlearn.dynamics.record import POLICIES
 from actionlearn.errors import InvalidInput
 from actionlearn.files import writable_folder, write_json
 from actionlearn.potentials.protocol import Potential
@@ -48,7 +49,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--potential", metavar="NAME", help="built-in potential or module:factory for energies: ghmc, drift, frames"
     )
     parser.add_argument("--drift-limit", type=float, metavar="D", help="largest energy drift, meV/atom/ps")
-    parser.add_argument("--policy", choices=("raise", "warn"), default="raise", help="what to do beyond --drift-limit")
+    parser.add_argument(
+        "--policy", choices=POLICIES, default="raise", help="what to do beyond --drift-limit, or when the run breaks"
+    )
+    parser.add_argument(
+        "--on-uncertain",
+        choices=POLICIES,
+        default="warn",
+        help="what to do about atoms outside the range of training; fallback takes steps with --potential, small ones",
+    )
     parser.add_argument("--frames-every", type=int, default=10, metavar="N", help="steps from frame to frame")
     parser.add_argument("--restart-every", type=int, default=1000, metavar="N", help="steps between restart files")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="seed of all random numbers")
@@ -96,6 +105,8 @@ def _prepare(atoms: ase.Atoms, args: argparse.Namespace) -> None:
         raise InvalidInput(f"--pressure needs --ensemble ghmc, {args.ensemble} keeps the volume")
     if args.ensemble == "ghmc" and args.drift_limit is not None:
         raise InvalidInput("--drift-limit has no meaning with --ensemble ghmc, whose energy is exact: leave it out")
+    if args.ensemble == "ghmc" and args.policy != "raise":
+        raise InvalidInput("--policy has no meaning with --ensemble ghmc, which rejects what fails: leave it out")
     state = PhaseState.from_atoms(atoms)
     if atoms.get_momenta().any():
         return
@@ -112,6 +123,7 @@ def _dynamics(
 ) -> ActionDynamics:
     files: dict[str, Any] = {"restart": restart, "restart_every": args.restart_every}
     guard: dict[str, Any] = {"potential": potential, "drift_limit": args.drift_limit, "policy": args.policy}
+    guard["on_uncertain"] = args.on_uncertain
     bath: dict[str, Any] = {"temperature_K": args.temperature, "seed": args.seed}
     if args.ensemble == "nve":
         return ActionNVE(atoms, model=model, **guard, **files)
@@ -128,6 +140,7 @@ def _dynamics(
         friction_per_ps=args.friction_per_ps,
         proposal_steps=args.proposal_steps,
         pressure_GPa=args.pressure,
+        on_uncertain=args.on_uncertain,
         **bath,
         **files,
     )

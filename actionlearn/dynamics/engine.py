@@ -10,12 +10,14 @@ from typing import Any
 import torch
 
 from actionlearn.dynamics.ensemble import Ensemble, Map, Microcanonical, positive_whole
+from actionlearn.dynamics.fallback import Fallback
 from actionlearn.dynamics.familiar import FamiliarRange
 from actionlearn.dynamics.fit import check_fit, check_sound
+from actionlearn.dynamics.metropolis import GeneralisedHMC
 from actionlearn.dynamics.record import Record
 from actionlearn.dynamics.restart import read_restart, without_memory, write_restart
 from actionlearn.errors import DataError, InvalidInput
-from actionlearn.potentials.protocol import Potential
+from actionlearn.potentials.protocol import Potential, as_potentials
 from actionlearn.state import PhaseState
 
 LOOK_EVERY = 20
@@ -37,6 +39,8 @@ class Engine:
         potential: Potential | None = None,
         drift_limit: float | None = None,
         policy: str = "raise",
+        on_uncertain: str = "warn",
+        fallback: Potential | None = None,
     ) -> None:
         """See that the map fits the system and that the ensemble can work on both."""
         if not hasattr(model, "step") or not hasattr(model, "step_fs"):
@@ -51,13 +55,28 @@ class Engine:
             potential=potential,
             drift_limit=drift_limit,
             policy=policy,
+            on_uncertain=on_uncertain,
             familiar=FamiliarRange.of(model),
         )
+        self.fallback: Fallback | None = None
+        if "fallback" in (policy, on_uncertain):
+            self.fallback = self._with_base(fallback or potential or getattr(model, "base", None), policy == "fallback")
         self.state = state
         check_fit(model, state)
         with torch.no_grad():
             self.ensemble.begin(model, state)
         self.state = without_memory(state, model)
+
+    def _with_base(self, base: Potential | None, rescues: bool) -> Fallback:
+        if isinstance(self.ensemble, GeneralisedHMC):
+            raise InvalidInput(
+                "exact sampling needs no fallback, which would bias it: proposals that fail are rejected and counted; "
+                "leave the policy at 'raise' or 'warn'"
+            )
+        if base is None:
+            raise InvalidInput("a fallback needs a base potential to go on with: give fallback=… or potential=…")
+        (base,) = as_potentials([base])
+        return Fallback(self.model, base, rescues=rescues)
 
     @property
     def moves(self) -> int:
@@ -70,14 +89,22 @@ class Engine:
 
     def advance(self, n: int) -> None:
         """N moves; the state stays as it was if one of them fails."""
+        if self.moves == 0:
+            self.record.judge_familiarity(self.state)
+            self._take_over()
         self.record.start_clock()
         with torch.no_grad():
-            after = self.ensemble.advance(self.model, self.state, n)
+            after = self.ensemble.advance(self.fallback or self.model, self.state, n)
         self.record.stepped(n)
         check_sound(after, self.model)
         self.state = after
         if self.moves % LOOK_EVERY == 0:
             self.record.look(after, self.ensemble, energy=self.moves % ENERGY_EVERY == 0)
+            self._take_over()
+
+    def _take_over(self) -> None:
+        if self.fallback is not None:
+            self.fallback.taken_over = self.record.taken_over(self.state.n_systems)
 
     def take(self, state: PhaseState) -> None:
         """Go on from another state, after somebody changed the system."""
@@ -100,6 +127,7 @@ class Engine:
             "ensemble": type(self.ensemble).__name__,
             "memory": self.ensemble.memory(),
             "record": self.record.memory(),
+            "fallback": None if self.fallback is None else self.fallback.memory(),
         }
         write_restart(path, self.state, content)
         self.state = without_memory(self.state, self.model)
@@ -117,11 +145,16 @@ class Engine:
                 raise DataError(f"{path} was written for other atoms than these: their {name} differ")
         self.ensemble.recall(content["memory"])
         self.record.recall(content["record"])
+        if self.fallback is not None and content.get("fallback") is not None:
+            self.fallback.recall(content["fallback"])
         self.state = without_memory(state, self.model)
 
     def summary(self) -> dict[str, Any]:
         """Steps, speed, temperatures, drift and what the ensemble has to say."""
-        return self.record.summary(self.state, self.model, self.ensemble)
+        found = self.record.summary(self.state, self.model, self.ensemble)
+        if self.fallback is not None:
+            found["fallbacks"], found["fallback_steps"] = self.fallback.takeovers, self.fallback.steps
+        return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,6 +181,8 @@ def simulate(
     potential: Potential | None = None,
     drift_limit: float | None = None,
     policy: str = "raise",
+    on_uncertain: str = "warn",
+    fallback: Potential | None = None,
     restart: str | Path | None = None,
     restart_every: int = 1000,
 ) -> Simulated:
@@ -157,6 +192,11 @@ def simulate(
     unless an `ensemble` is given (`Langevin`, `VelocityRescaling`, `GeneralisedHMC` from `actionlearn.dynamics`),
     whose generator serves all replicas in turn. A `potential` is only asked for energies, to follow their drift.
 
+    `policy` says what to do when the drift exceeds `drift_limit`, when numbers are not finite or atoms fly apart:
+    "raise", "warn" (of the drift; a broken run raises all the same) or "fallback". `on_uncertain` says the same of
+    atoms outside the range of training. To fall back is to take the stretch, of the systems concerned, with `fallback`
+    (or else `potential`, or the map's own base) in small steps of velocity Verlet; it is counted in the summary.
+
     With `restart`, a file is written every `restart_every` steps and at the end; where it exists, the run goes on
     from there until it has made `steps` in all, giving what it would have given without a break.
     """
@@ -164,7 +204,16 @@ def simulate(
     if not isinstance(steps, int) or steps < 0:
         raise InvalidInput(f"steps must be a whole number, zero or more, got {steps!r}")
     start = states if isinstance(states, PhaseState) else PhaseState.batch(states)
-    engine = Engine(model, start, ensemble, potential=potential, drift_limit=drift_limit, policy=policy)
+    engine = Engine(
+        model,
+        start,
+        ensemble,
+        potential=potential,
+        drift_limit=drift_limit,
+        policy=policy,
+        on_uncertain=on_uncertain,
+        fallback=fallback,
+    )
     if restart is not None and Path(restart).exists():
         engine.load(restart)
     elif observe is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -12,6 +12,14 @@ from actionlearn.state import PhaseState
 
 MARGIN = 2.0
 """How far outside the range of training an input may lie, in standard deviations of that input in training."""
+
+
+class Outside(Protocol):
+    """Anything that says which atoms a trained map has seen nothing like."""
+
+    def strangers(self, state: PhaseState) -> Tensor:
+        """Which atoms are outside, (atoms,)."""
+        ...
 
 
 class FamiliarRange:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import torch
 from ase.data import chemical_symbols
+from torch import Tensor
 
 from actionlearn.dynamics.ensemble import Map
 from actionlearn.errors import BlownUp, NonFinite, UnsupportedSystem
@@ -43,6 +44,12 @@ def check_fit(model: Map, state: PhaseState) -> None:
             )
 
 
+def unsound_atoms(state: PhaseState, model: Map) -> Tensor:
+    """Which atoms are lost, (atoms,): not finite, or further in a step than any atom goes."""
+    finite = torch.isfinite(state.positions).all(1) & torch.isfinite(state.momenta).all(1)
+    return ~finite | (_stride(state, model) > LONGEST_STRIDE)
+
+
 def check_sound(state: PhaseState, model: Map) -> None:
     """Raise `NonFinite` or `BlownUp` naming the first atom that is lost."""
     sound = torch.isfinite(state.positions).all(1) & torch.isfinite(state.momenta).all(1)
@@ -51,13 +58,18 @@ def check_sound(state: PhaseState, model: Map) -> None:
         raise NonFinite(
             f"atom {atom} has a position or momentum that is not finite after a step of {model.step_fs:g} fs: {_CURE}"
         )
-    stride = (state.velocities.norm(dim=1) * (model.step_fs * FEMTOSECOND)).masked_fill(state.numbers == 0, 0.0)
+    stride = _stride(state, model)
     atom = int(stride.argmax())
     if float(stride[atom]) > LONGEST_STRIDE:
         raise BlownUp(
             f"atom {atom} moves at {float(stride[atom]):.3g} Å a step of {model.step_fs:g} fs, more than "
             f"{LONGEST_STRIDE:g} Å: {_CURE}"
         )
+
+
+def _stride(state: PhaseState, model: Map) -> Tensor:
+    """How far each atom goes in a step at its velocity, (atoms,), Å; zero without a species."""
+    return (state.velocities.norm(dim=1) * (model.step_fs * FEMTOSECOND)).masked_fill(state.numbers == 0, 0.0)
 
 
 def _symbols(numbers: tuple[int, ...] | list[int]) -> str:

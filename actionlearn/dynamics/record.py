@@ -12,24 +12,26 @@ from ase.data import chemical_symbols
 from torch import Tensor
 
 from actionlearn.dynamics.ensemble import Ensemble, Map
-from actionlearn.dynamics.familiar import FamiliarRange
+from actionlearn.dynamics.familiar import Outside
 from actionlearn.dynamics.freedom import at_rest_as_a_whole
-from actionlearn.errors import DriftTooLarge, InvalidInput
+from actionlearn.errors import DriftTooLarge, InvalidInput, OutsideTraining
 from actionlearn.potentials.protocol import Potential
 from actionlearn.state import PhaseState
 from actionlearn.structure.drift import FEWEST_BLOCKS, Measured, energy_drift
 from actionlearn.units import BOLTZMANN
 
-POLICIES = ("raise", "warn")
+POLICIES = ("raise", "warn", "fallback")
+"""What to do about trouble: stop with one line; warn once and count; let a base potential take over, and count."""
 
 
 class Record:
-    """Counts, mean temperatures and the conserved energy of a run.
+    """Counts, mean temperatures and the conserved energy of a run, and what is found wrong with it.
 
     Temperatures are means over the looks that were taken. The conserved energy, total energy less the heat of the
     thermostat, is followed where a `potential` is given for it; it must not drift by more than `drift_limit`
-    (meV/atom/ps, beyond twice its standard error): the policy is to raise, or to warn once and count. Atoms outside
-    the range of training are warned of once, and counted.
+    (meV/atom/ps, beyond twice its standard error), or else the `policy` holds. For atoms outside the range of
+    training it is `on_uncertain`. Either may be to raise, to warn once and count, or to let a base potential take
+    over: `taken_over` says of which systems, until the next look or judgement.
     """
 
     def __init__(
@@ -39,19 +41,24 @@ class Record:
         potential: Potential | None = None,
         drift_limit: float | None = None,
         policy: str = "raise",
-        familiar: FamiliarRange | None = None,
+        on_uncertain: str = "warn",
+        familiar: Outside | None = None,
     ) -> None:
         """Start with nothing; `step_fs` is the time between steps."""
-        if policy not in POLICIES:
-            raise InvalidInput(f"policy must be one of {POLICIES}, got {policy!r}")
+        for name, value in (("policy", policy), ("on_uncertain", on_uncertain)):
+            if value not in POLICIES:
+                raise InvalidInput(f"{name} must be one of {', '.join(POLICIES)}, got {value!r}")
         if drift_limit is not None:
             if not 0 < drift_limit < float("inf"):
                 raise InvalidInput(f"drift_limit must be a positive number of meV/atom/ps, got {drift_limit!r}")
             if potential is None:
                 raise InvalidInput("a drift_limit needs energies: give a potential, or put a calculator on the atoms")
         self.step_fs, self.potential, self.drift_limit, self.policy = step_fs, potential, drift_limit, policy
-        self.familiar = familiar
+        self.on_uncertain, self.familiar = on_uncertain, familiar
         self.strangers = 0  # atoms outside the range of training, summed over looks
+        self.judged = 0  # atoms that were looked at for it
+        self.strange: list[bool] = []  # systems that had some at the last look
+        self.drifts = False  # at the last judgement
         self.steps = 0
         self.seconds = 0.0
         self.looks = 0
@@ -75,26 +82,42 @@ class Record:
         self.looks += 1
         for Z, T in temperatures_by_species(state).items():
             self.kinetic[Z] = self.kinetic.get(Z, 0.0) + T
-        if self.familiar is not None:
-            self._judge_familiarity(self.familiar.strangers(state), state)
+        self.judge_familiarity(state)
         if energy and self.potential is not None:
             total = self.potential.energy(state).detach() + state.kinetic_energy() - ensemble.heat
             self.times_fs.append(self.steps * self.step_fs)
             self.energies.append(float(total.sum()))
             self._judge_drift(state.n_atoms)
 
-    def _judge_familiarity(self, strange: Tensor, state: PhaseState) -> None:
+    def judge_familiarity(self, state: PhaseState) -> None:
+        """Whether all atoms are where the map has learned something."""
+        if self.familiar is None:
+            return
+        strange = self.familiar.strangers(state)
+        self.strange = (state.sum_by_system(strange.to(torch.int64)) > 0).tolist()
         count = int(strange.sum())
-        if count and not self.strangers:
-            atom = int(strange.nonzero()[0])
-            symbol = chemical_symbols[int(state.numbers[atom])]
-            warnings.warn(
-                f"{count} of {state.n_atoms} atoms are outside the range of training after {self.steps} steps, the "
-                f"first is atom {atom} ({symbol}): expect larger errors there; train on such conditions",
-                UserWarning,
-                stacklevel=2,
+        if count and self.on_uncertain != "fallback":
+            self._say_strange(strange, state, first=not self.strangers)
+        self.strangers, self.judged = self.strangers + count, self.judged + state.n_atoms
+
+    def _say_strange(self, strange: Tensor, state: PhaseState, first: bool) -> None:
+        atom = int(strange.nonzero()[0])
+        text = (
+            f"{int(strange.sum())} of {state.n_atoms} atoms are outside the range of training after {self.steps} "
+            f"steps, the first is atom {atom} ({chemical_symbols[int(state.numbers[atom])]})"
+        )
+        if self.on_uncertain == "raise":
+            raise OutsideTraining(
+                f"{text}: train on such conditions, or go on with on_uncertain 'warn' or 'fallback' (a base potential)"
             )
-        self.strangers += count
+        if first:
+            warnings.warn(f"{text}: expect larger errors there; train on such conditions", UserWarning, stacklevel=2)
+
+    def taken_over(self, systems: int) -> list[bool]:
+        """Which systems a base potential is to take over for now."""
+        strange = self.strange if self.on_uncertain == "fallback" and self.strange else [False] * systems
+        drifts = self.policy == "fallback" and self.drifts
+        return [drifts or one for one in strange]
 
     def drift(self, n_atoms: int) -> Measured | None:
         """Slope of the conserved energy so far, or None while there are too few energies."""
@@ -106,7 +129,8 @@ class Record:
         if self.drift_limit is None or len(self.energies) % FEWEST_BLOCKS:
             return
         found = self.drift(n_atoms)
-        if found is None or not abs(found.value) - 2.0 * found.error > self.drift_limit:
+        self.drifts = found is not None and abs(found.value) - 2.0 * found.error > self.drift_limit
+        if not self.drifts:
             return
         text = (
             f"the conserved energy drifts by {found} after {self.steps} steps, the limit is {self.drift_limit:g}: "
@@ -114,7 +138,7 @@ class Record:
         )
         if self.policy == "raise":
             raise DriftTooLarge(text)
-        if not self.warned:
+        if self.policy == "warn" and not self.warned:
             warnings.warn(text, UserWarning, stacklevel=2)
         self.warned += 1
 
@@ -137,9 +161,7 @@ class Record:
             "drift_meV_per_atom_per_ps": None if drift is None else drift.value,
             "drift_error": None if drift is None else drift.error,
             "drift_warnings": self.warned,
-            "share_outside_training": (
-                None if self.familiar is None or not self.looks else self.strangers / (self.looks * state.n_atoms)
-            ),
+            "share_outside_training": self.strangers / self.judged if self.judged else None,
         }
         solver = getattr(model, "solver", None)  # of an implicit map
         if solver is not None:
@@ -150,8 +172,8 @@ class Record:
 
     def memory(self) -> dict[str, Any]:
         """All that is counted, for a restart."""
-        names = ("steps", "seconds", "looks", "warned", "strangers", "kinetic", "times_fs", "energies")
-        return {name: getattr(self, name) for name in names}
+        names = ("steps", "seconds", "looks", "warned", "strangers", "judged", "strange", "drifts")
+        return {name: getattr(self, name) for name in (*names, "kinetic", "times_fs", "energies")}
 
     def recall(self, memory: dict[str, Any]) -> None:
         """Go on counting where `memory` stopped."""
