@@ -191,7 +191,9 @@ class StepErrors:
         return f"dq {100 * self.position:.3f} %, dp {100 * self.momentum:.3f} %"
 
 
-def step_errors(model: Any, data: Dataset, *, windows: int = 64, atoms: int = 1024) -> StepErrors:
+def step_errors(
+    model: Any, data: Dataset, *, windows: int = 64, atoms: int = 1024, device: torch.device | str = "cpu"
+) -> StepErrors:
     """One-step errors of the real map, χ and solvers included, on windows spread evenly over a set; float64."""
     sums = torch.zeros(4, dtype=torch.float64)
     indices = data.even(windows)
@@ -199,7 +201,7 @@ def step_errors(model: Any, data: Dataset, *, windows: int = 64, atoms: int = 10
     if hasattr(model, "forget"):
         model.forget()
     for k in range(0, len(indices), size):
-        batch = data.windows(indices[k : k + size])
+        batch = data.windows(indices[k : k + size], device=device)
         first, target = batch.frames[:2]
         look_around(model, batch)
         with torch.no_grad():
@@ -212,6 +214,6 @@ def step_errors(model: Any, data: Dataset, *, windows: int = 64, atoms: int = 10
                 ((end.momenta - target.momenta) ** 2 / m).sum(),
                 ((target.momenta - first.momenta) ** 2 / m).sum(),
             ]
-        )
+        ).cpu()
     relative = (sums[0::2] / sums[1::2]).sqrt()
     return StepErrors(float(relative[0]), float(relative[1]), len(indices))

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from actionlearn.dataset import Dataset
+from actionlearn.dataset import Dataset, Windows
 from actionlearn.errors import DataError, InvalidInput, NonFinite
 from actionlearn.files import write_atomically
 from actionlearn.losses import StepErrors, force_loss, map_loss, step_errors, window_length
 from actionlearn.maps.blueprint import Blueprint, learned_part, network_of
+from actionlearn.parallel import Ranks
 from actionlearn.potentials.borrowed import BorrowedDerivatives, has_derivatives
 from actionlearn.potentials.protocol import Potential
 from actionlearn.progress import Progress
@@ -83,6 +85,9 @@ class Trainer:
     Weights are float32 in training; errors are measured, and the map is handed out, in float64 with averaged weights.
     Everything random follows the seed and the number of updates, so a run that goes on from its state file ends in
     the same weights as one that was never stopped (in updates, on one thread).
+
+    Of several processes (`ranks`) each takes its own batch of an update, and all take the same step along the mean
+    gradient, as one process with batches that many times as large; the first one measures and writes.
     """
 
     def __init__(
@@ -93,9 +98,13 @@ class Trainer:
         settings: Settings | None = None,
         base: Potential | None = None,
         start: Any = None,
+        *,
+        device: torch.device | str = "cpu",
+        ranks: Ranks | None = None,
     ) -> None:
         """Fresh weights and features standardised over the training set, or those of the map `start`."""
         self.blueprint, self.settings, self.base = blueprint, settings or Settings(), base
+        self.device, self.ranks = torch.device(device), ranks or Ranks()
         if training.step_fs != blueprint.step_fs:
             raise InvalidInput(f"data in steps of {training.step_fs:g} fs for a map of {blueprint.step_fs:g} fs")
         torch.manual_seed(self.settings.seed)
@@ -111,7 +120,10 @@ class Trainer:
         self.model = blueprint.build(self._borrowed or base, torch.float32)
         if self._borrowed is not None:
             self._borrowed.network = network_of(self.model)
-        learned_part(self.model).load_state_dict(learned_part(self.average).state_dict())
+        weights = self.ranks.same(lambda: learned_part(self.average).state_dict())
+        for model in (self.average, self.model):
+            learned_part(model).load_state_dict(weights)
+            model.to(self.device)
         length = max(self.settings.window or 2, window_length(self.model))
         self.training, self.validation = training.resized(length), validation
         self.optimiser = torch.optim.AdamW(
@@ -137,17 +149,17 @@ class Trainer:
 
     def run(self, state_file: Path | None = None, *, progress: bool = False) -> Report:
         """Train until the budget is spent, or go on from the state file if there is one."""
-        if state_file is not None and state_file.exists():
+        if state_file is not None and self.ranks.same(state_file.exists):
             self.load_state(state_file)
-        before, started, due = self.seconds, time.monotonic(), self._next_validation()
-        with Progress("training", 1.0, done=self.done, shown=progress) as bar:
+        begun, due = time.monotonic() - self.seconds, self._next_validation()
+        with Progress("training", 1.0, done=self.done, shown=progress and self.ranks.first) as bar:
             while self.done < 1.0 and not self._gave_up():
                 shown = self.done
                 loss = self.update()
-                self.seconds = before + time.monotonic() - started
+                self._look_at_clock(begun)
                 if self.done >= min(due, 1.0):
                     self.validate()
-                    self.seconds = before + time.monotonic() - started
+                    self._look_at_clock(begun)
                     due = self._next_validation()
                     if state_file is not None:
                         self.save_state(state_file)
@@ -156,42 +168,54 @@ class Trainer:
             self.validate()
         if self.settings.patience and self._best is not None:
             learned_part(self.average).load_state_dict(self._best[1])
-        errors = step_errors(self.average, self.validation)
+        errors = self.ranks.same(lambda: step_errors(self.average, self.validation, device=self.device))
         return Report(self.updates, self.seconds, errors, self.curve)
 
     def update(self) -> float:
-        """One batch, one step of the optimiser, and its loss."""
-        windows = self.training.windows(self._next_batch(), torch.float32)
+        """One batch on each process, one step of the optimiser, and its loss."""
         for group in self.optimiser.param_groups:
             group["lr"] = self.settings.rate(self.done)
         self.optimiser.zero_grad(set_to_none=True)
-        if self._matching_forces():
-            loss = force_loss(self._shared_potential, windows, self.blueprint.step_fs)
-        else:
-            if self.blueprint.kind == "direct" and self.updates % 2:
-                windows = windows.reversed()  # the other maps are reversible by construction
-            loss = map_loss(self.model, windows)
-            if self._borrowed is not None:
-                loss = loss + force_loss(self._shared_potential, windows, self.blueprint.step_fs)
-        loss.backward()
-        weights = learned_part(self.model).parameters()
+        loss, share = 0.0, 0
+        for batch in self._next_batches()[self.ranks.rank :][:1]:  # none where an epoch ends on fewer than there are
+            windows = self.training.windows(batch, torch.float32, self.device)
+            value = self._loss(windows)
+            value.backward()
+            loss, share = float(value.detach()), int((~windows.frames[0].fixed).sum())
+        loss, shares = self.ranks.sums(share * loss, share)
+        loss /= shares
+        weights = list(learned_part(self.model).parameters())
+        self.ranks.average_gradients(weights, share)
         norm = torch.nn.utils.clip_grad_norm_(weights, self.settings.clip)
         if not bool(torch.isfinite(norm)):
             raise NonFinite(
-                f"the gradient is not finite after {self.updates} updates (loss {float(loss.detach()):g}): "
+                f"the gradient is not finite after {self.updates} updates (loss {loss:g}): "
                 "lower the learning rate or the step"
             )
         self.optimiser.step()
         self.updates += 1
         self._average_weights()
-        self._recent.append(float(loss.detach()))
-        return self._recent[-1]
+        self._recent.append(loss)
+        return loss
+
+    def _loss(self, windows: Windows) -> Tensor:
+        """What an update makes small."""
+        if self._matching_forces():
+            return force_loss(self._shared_potential, windows, self.blueprint.step_fs)
+        if self.blueprint.kind == "direct" and self.updates % 2:
+            windows = windows.reversed()  # the other maps are reversible by construction
+        loss = map_loss(self.model, windows)
+        if self._borrowed is not None:
+            loss = loss + force_loss(self._shared_potential, windows, self.blueprint.step_fs)
+        return loss
 
     def validate(self) -> StepErrors:
         """Errors of the averaged map on the validation set, and a point of the learning curve."""
         # maps that solve equations cost tens of explicit steps each
         windows = 8 if self.blueprint.kind in ("processed", "midpoint") else 32
-        errors = step_errors(self.average, self.validation, windows=windows)
+        errors = self.ranks.same(
+            lambda: step_errors(self.average, self.validation, windows=windows, device=self.device)
+        )
         self.curve.append(
             {
                 "update": self.updates,
@@ -216,12 +240,17 @@ class Trainer:
 
     # --- pieces of an update ----------------------------------------------------------------------
 
-    def _next_batch(self) -> list[int]:
-        if self.position == len(self._order):
+    def _next_batches(self) -> list[list[int]]:
+        """One for each process, as far as the epoch goes."""
+        if self.position >= len(self._order):
             self.epoch, self.position = self.epoch + 1, 0
             self._order = self.training.order(self.settings.batch_atoms, self.settings.seed, self.epoch)
-        self.position += 1
-        return self._order[self.position - 1]
+        self.position += self.ranks.size
+        return self._order[self.position - self.ranks.size : self.position]
+
+    def _look_at_clock(self, begun: float) -> None:
+        """The seconds spent, by the clock of the first process."""
+        (self.seconds,) = self.ranks.sums(time.monotonic() - begun if self.ranks.first else 0.0)
 
     def _matching_forces(self) -> bool:
         return self.blueprint.kind in ("discrete", "processed") and self.done < self.settings.force_matching
@@ -258,6 +287,8 @@ class Trainer:
 
     def save_state(self, path: Path) -> None:
         """Everything the next update depends on, atomically."""
+        if not self.ranks.first:
+            return
         content = {
             "format": STATE_FORMAT,
             "made_for": self._made_for(),
@@ -274,10 +305,7 @@ class Trainer:
 
     def load_state(self, path: Path) -> None:
         """Go on from a state of the same blueprint, data and settings."""
-        try:
-            content = torch.load(path, weights_only=True)
-        except Exception as problem:
-            raise DataError(f"{path} is no readable training state ({problem}): delete it to start anew") from None
+        content = self.ranks.same(lambda: _read_state(path))
         if content.get("format") != STATE_FORMAT or content["made_for"] != self._made_for():
             raise InvalidInput(
                 f"{path} is the state of a training with other settings, data or package version: "
@@ -293,12 +321,23 @@ class Trainer:
 
     def _made_for(self) -> list[str]:
         checksums = [s.checksum for data in (self.training, self.validation) for s in data.stretches]
-        return [repr(self.blueprint), repr(self.settings), f"{self.training.memory_gb:g} GB", *checksums]
+        size = f"{self.ranks.size} processes"
+        return [repr(self.blueprint), repr(self.settings), size, f"{self.training.memory_gb:g} GB", *checksums]
+
+
+def _read_state(path: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+    except Exception as problem:
+        raise DataError(f"{path} is no readable training state ({problem}): delete it to start anew") from None
+    return content
 
 
 def feature_range(model: Any, data: Dataset, windows: int = 32) -> dict[str, torch.Tensor]:
     """Mean, spread, least and largest value of every input of the network's readout over a set."""
     network = network_of(model)
+    device = network.frequencies.device
     with torch.no_grad():
-        x = torch.cat([network.features_and_vectors(data.windows([k]).frames[0])[0] for k in data.even(windows)])
+        states = [data.windows([k], device=device).frames[0] for k in data.even(windows)]
+        x = torch.cat([network.features_and_vectors(state)[0] for state in states]).cpu()
     return {"mean": x.mean(0), "spread": x.std(0), "least": x.amin(0), "largest": x.amax(0)}

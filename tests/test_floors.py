@@ -13,6 +13,7 @@ FLOORS = {
     "state": 0,
     "files": 0,
     "progress": 0,
+    "parallel": 0,
     "krylov": 1,
     "neighbours": 1,
     "stepping": 1,

@@ -2,7 +2,8 @@
 
 DATA is one folder written by `actionlearn sample`, or several. Stretches are split into training, validation and
 test sets; the errors that are printed are those of one step of the real map, in float64, on stretches it never saw.
-A training that was stopped goes on where it was when called again with the same options.
+A training that was stopped goes on where it was when called again with the same options. Started as
+`torchrun --nproc-per-node N -m actionlearn train …`, N processes share every update, --batch-atoms each.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from actionlearn.dataset import Dataset, used_stretches
 from actionlearn.errors import DataError, InvalidInput
 from actionlearn.losses import StepErrors, step_errors
 from actionlearn.maps.blueprint import KINDS, Blueprint
+from actionlearn.parallel import Ranks, choose_device, together
 from actionlearn.pictures import picture
 from actionlearn.potentials.protocol import Potential
 from actionlearn.reference import ReferenceSet
@@ -54,18 +56,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--memory-gb", type=float, default=MEMORY_GB, metavar="GB", help="frames kept in memory; more is read as needed"
     )
+    parser.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="seed of all random numbers")
 
 
 def run(args: argparse.Namespace) -> None:
     """Train, save, and print what came out."""
     torch.set_flush_denormal(True)  # tails of cutoff functions are slow in numbers too small to matter
+    device = choose_device(args.device)
+    with together(device) as ranks:
+        _train(args, device, ranks)
+
+
+def _train(args: argparse.Namespace, device: torch.device, ranks: Ranks) -> None:
     output = Path(args.output)
     state_file = output.with_name(output.name + ".state")
-    if output.exists() and not state_file.exists():
-        raise InvalidInput(f"{output} exists already: choose another --output, or delete it")
-    if not output.parent.is_dir():
-        raise InvalidInput(f"there is no folder {output.parent} to write {output.name} to: make it first")
+    ranks.same(lambda: _check_place(output, state_file))
     data = Dataset.open(args.data, step_fs=args.step_fs, memory_gb=args.memory_gb)
     training, validation, test = data.split(args.seed)
     name, base = _base(args, data)
@@ -92,9 +98,11 @@ def run(args: argparse.Namespace) -> None:
         patience=args.patience,
         seed=args.seed,
     )
-    trainer = Trainer(blueprint, training, validation, settings, base, start)
+    trainer = Trainer(blueprint, training, validation, settings, base, start, device=device, ranks=ranks)
     report = trainer.run(state_file, progress=True)
-    tested = step_errors(trainer.average, test)
+    if not ranks.first:
+        return
+    tested = step_errors(trainer.average, test, device=device)
     checkpoint.save(
         trainer.average,
         output,
@@ -114,6 +122,13 @@ def run(args: argparse.Namespace) -> None:
     draw_curve(report, output.with_suffix(".png"))
     state_file.unlink(missing_ok=True)
     print(_summary(blueprint, report, tested, output))
+
+
+def _check_place(output: Path, state_file: Path) -> None:
+    if output.exists() and not state_file.exists():
+        raise InvalidInput(f"{output} exists already: choose another --output, or delete it")
+    if not output.parent.is_dir():
+        raise InvalidInput(f"there is no folder {output.parent} to write {output.name} to: make it first")
 
 
 def draw_curve(report: Report, path: Path) -> None:
