@@ -135,6 +135,15 @@ def test_strangers_raise_or_warn_or_are_taken_over():
     assert np.abs(dyn.atoms.positions - by_base.positions.numpy()).max() < 1e-3
 
 
+def test_the_uncertainty_of_a_checkpoint_decides_where_there_is_one():
+    model = trained(alloy(), 0.0)  # by its range of inputs all would be strangers
+    model.uncertainty = lambda state: torch.full((state.n_atoms,), 1.4)
+    assert al.simulate(model, state_of(), 20).summary["share_outside_training"] == 0.0
+    model.uncertainty = lambda state: torch.where(torch.arange(state.n_atoms) == 5, 1.6, 0.5)
+    with pytest.warns(UserWarning, match="^1 of 16 atoms are outside .* the first is atom 5"):
+        assert al.simulate(model, state_of(), 20).summary["share_outside_training"] == 1 / 16
+
+
 def test_a_run_goes_back_to_the_map_when_its_atoms_are_familiar_again():
     class FirstOnly:
         calls = 0

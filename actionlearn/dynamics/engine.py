@@ -11,7 +11,7 @@ import torch
 
 from actionlearn.dynamics.ensemble import Ensemble, Map, Microcanonical, positive_whole
 from actionlearn.dynamics.fallback import Fallback
-from actionlearn.dynamics.familiar import FamiliarRange
+from actionlearn.dynamics.familiar import outside_of
 from actionlearn.dynamics.fit import check_fit, check_sound
 from actionlearn.dynamics.metropolis import GeneralisedHMC
 from actionlearn.dynamics.record import Record
@@ -56,7 +56,7 @@ class Engine:
             drift_limit=drift_limit,
             policy=policy,
             on_uncertain=on_uncertain,
-            familiar=FamiliarRange.of(model),
+            familiar=outside_of(model),
         )
         self.fallback: Fallback | None = None
         if "fallback" in (policy, on_uncertain):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
@@ -14,12 +15,34 @@ MARGIN = 2.0
 """How far outside the range of training an input may lie, in standard deviations of that input in training."""
 
 
+EDGE = 1.5
+"""An atom's uncertainty beyond which it is outside; 1 is the largest of training and validation."""
+
+
 class Outside(Protocol):
     """Anything that says which atoms a trained map has seen nothing like."""
 
     def strangers(self, state: PhaseState) -> Tensor:
         """Which atoms are outside, (atoms,)."""
         ...
+
+
+def outside_of(model: Any) -> Outside | None:
+    """What a trained map knows of its training: uncertainties, or at least the range of inputs, or nothing."""
+    uncertainty = getattr(model, "uncertainty", None)
+    return FamiliarRange.of(model) if uncertainty is None else FarFromTraining(uncertainty)
+
+
+class FarFromTraining:
+    """An atom is a stranger if its uncertainty is beyond `EDGE`, half as much again as the largest of training."""
+
+    def __init__(self, uncertainty: Callable[[PhaseState], Tensor]) -> None:
+        """The uncertainty of every atom as a function of the state."""
+        self.uncertainty = uncertainty
+
+    def strangers(self, state: PhaseState) -> Tensor:
+        """Which atoms are outside, (atoms,)."""
+        return self.uncertainty(state) > EDGE
 
 
 class FamiliarRange:
