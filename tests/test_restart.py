@@ -131,7 +131,7 @@ from test_restart import *
 atoms = hot()
 dyn = ActionLangevin(atoms, model=make_map("Verlet", atoms), temperature_K=900.0, friction_per_ps=2.0,
                      restart={restart!r}, restart_every=50)
-dyn.run(2000 - dyn.nsteps)
+dyn.run(500 - dyn.nsteps)
 np.save({out!r}, np.concatenate([atoms.positions, atoms.get_momenta()]))
 """
 
@@ -156,7 +156,7 @@ def test_a_process_killed_for_real_resumes_to_the_same_end(tmp_path):
     whole = hot()
     thermostat = {"temperature_K": 900.0, "friction_per_ps": 2.0}
     restart = {"restart": tmp_path / "whole.restart", "restart_every": 50}
-    ActionLangevin(whole, model=make_map("Verlet", whole), **thermostat, **restart).run(2000)
+    ActionLangevin(whole, model=make_map("Verlet", whole), **thermostat, **restart).run(500)
     assert process.wait() == 0
     assert (np.load(tmp_path / "killed.npy") == np.concatenate([whole.positions, whole.get_momenta()])).all()
 

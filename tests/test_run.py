@@ -2,19 +2,19 @@
 
 import json
 import os
-import signal
-import time
+import subprocess
+import sys
 from pathlib import Path
 
 import ase.io
 import numpy as np
 import pytest
 from ase.constraints import FixBondLength
-from test_cli import launch
 
 import actionlearn as al
 from actionlearn import cli
 from actionlearn.dynamics.frames import FrameFile
+from actionlearn.dynamics.restart import read_restart
 from actionlearn.maps.blueprint import Blueprint
 from actionlearn.systems import structure
 
@@ -72,18 +72,41 @@ def test_a_finished_run_is_continued_and_a_seed_gives_the_same_files(model, tmp_
     assert (tmp_path / "whole.xyz").read_bytes() != (tmp_path / "other.xyz").read_bytes()
 
 
-def test_killed_and_resumed_to_the_same_file(model, tmp_path):
-    more = ["--ensemble", "bussi", "--restart-every", "50", "--frames-every", "5"]
-    again = command(model, tmp_path / "killed.xyz", *more, ps="2")
-    process = launch(again)
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "killed.xyz.restart").exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert cli.main(again) == 0
-    assert cli.main(command(model, tmp_path / "whole.xyz", *more, ps="2")) == 0
-    assert (tmp_path / "killed.xyz").read_bytes() == (tmp_path / "whole.xyz").read_bytes()
+# forks of one process that has imported everything: each runs the command until it is killed
+KILLER = """
+import os, random, signal, sys, time
+import torch
+from actionlearn import cli
+torch.set_num_threads(1)
+random.seed(0)
+restart, *arguments = sys.argv[1:]
+written = lambda: os.stat(restart).st_mtime_ns if os.path.exists(restart) else 0
+kills = 0
+while kills < 20:
+    before, deadline = written(), time.monotonic() + random.choice([0, 20, 20])
+    child = os.fork()
+    if child == 0:
+        os._exit(cli.main(arguments))
+    while written() == before and time.monotonic() < deadline:  # mostly, let it get somewhere
+        time.sleep(1e-3)
+    time.sleep(random.uniform(0.0, 0.1))
+    os.kill(child, signal.SIGKILL)
+    kills += os.WIFSIGNALED(os.waitpid(child, 0)[1])
+"""
+
+
+def test_killed_twenty_times_and_resumed_to_the_same_file(model, tmp_path):
+    """The run is longer than the kills allow; it is then ended, and compared with one that was left alone."""
+    more = ["--ensemble", "langevin", "--restart-every", "10", "--frames-every", "5"]
+    output, restart = tmp_path / "killed.xyz", tmp_path / "killed.xyz.restart"
+    endless = command(model, output, *more, ps="1000")
+    subprocess.run([sys.executable, "-c", KILLER, str(restart), *endless], check=True)
+    steps = read_restart(restart)[1]["record"]["steps"]
+    assert steps >= 100
+    ps = f"{(steps + 50) * 5e-3:.3f}"
+    assert cli.main(command(model, output, *more, ps=ps)) == 0
+    assert cli.main(command(model, tmp_path / "whole.xyz", *more, ps=ps)) == 0
+    assert output.read_bytes() == (tmp_path / "whole.xyz").read_bytes()
 
 
 @pytest.mark.parametrize("ending", ["xyz", "traj"])

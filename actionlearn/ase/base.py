@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -93,6 +93,8 @@ class ActionDynamics(MolecularDynamics):
                 f"timestep is {timestep / FEMTOSECOND:g} fs, the model makes steps of {self.engine.move_fs:g} fs: "
                 "leave timestep out, a learned step cannot be changed"
             )
+        self.before_restart: list[Callable[[], None]] = []
+        """Called before each restart file is written, to put on disk what belongs to the run up to there."""
         self.restart, self.restart_every = restart, positive_whole("restart_every", restart_every)
         resumed = restart is not None and Path(restart).exists()
         if resumed:
@@ -164,6 +166,8 @@ class ActionDynamics(MolecularDynamics):
     def save_restart(self, path: str | Path) -> None:
         """Write a restart file now; the run goes on as a resumed one would."""
         self._take_changes()
+        for finish in self.before_restart:
+            finish()
         self.engine.save(path)
         self.mirror.state = self.engine.state
 

@@ -21,8 +21,9 @@ from actionlearn import checkpoint, systems
 from actionlearn.ase import ActionBussi, ActionGHMC, ActionLangevin, ActionNVE
 from actionlearn.ase.base import ActionDynamics
 from actionlearn.dynamics import as_text
-from actionlearn.dynamics.frames import FrameFile
+from actionlearn.dynamics.frames import FrameFile, frame_of
 from actionlearn.dynamics.record import POLICIES
+from actionlearn.dynamics.writer import Writer
 from actionlearn.errors import InvalidInput
 from actionlearn.files import writable_folder, write_json
 from actionlearn.potentials.protocol import Potential
@@ -82,8 +83,9 @@ def run(args: argparse.Namespace) -> None:
         frames.cut_after(dyn.nsteps)
     else:
         frames.start()
-    dyn.attach(_frame_writer(dyn, atoms, frames), interval=args.frames_every)
-    with Progress(f"{args.ensemble} {args.ps:g} ps", steps, done=dyn.nsteps) as bar:
+    with Writer() as writer, Progress(f"{args.ensemble} {args.ps:g} ps", steps, done=dyn.nsteps) as bar:
+        dyn.before_restart.append(writer.flush)
+        dyn.attach(_frame_writer(dyn, atoms, frames, writer), interval=args.frames_every)
         dyn.attach(_progress(dyn, atoms, bar), interval=20)
         dyn.run(max(steps - dyn.nsteps, 0))
         bar.advance(dyn.nsteps - bar.done)
@@ -150,10 +152,11 @@ def _steps(args: argparse.Namespace, dyn: ActionDynamics) -> int:
     return max(1, round(args.ps * 1000.0 / dyn.engine.move_fs))
 
 
-def _frame_writer(dyn: ActionDynamics, atoms: ase.Atoms, frames: FrameFile) -> Any:
+def _frame_writer(dyn: ActionDynamics, atoms: ase.Atoms, frames: FrameFile, writer: Writer) -> Any:
     def write() -> None:
         energy = dyn.potential_energy() if dyn.potential is not None else None
-        frames.write(atoms, dyn.nsteps, dyn.nsteps * dyn.engine.move_fs, energy)
+        frame = frame_of(atoms, dyn.nsteps, dyn.nsteps * dyn.engine.move_fs, energy)
+        writer.do(lambda: frames.append(frame))
 
     return write
 

@@ -13,9 +13,11 @@ from actionlearn.dynamics.ensemble import Ensemble, Map, Microcanonical, positiv
 from actionlearn.dynamics.fallback import Fallback
 from actionlearn.dynamics.familiar import outside_of
 from actionlearn.dynamics.fit import check_fit, check_sound
+from actionlearn.dynamics.frames import SystemFiles
 from actionlearn.dynamics.metropolis import GeneralisedHMC
 from actionlearn.dynamics.record import Record
 from actionlearn.dynamics.restart import read_restart, without_memory, write_restart
+from actionlearn.dynamics.writer import Writer
 from actionlearn.errors import DataError, InvalidInput
 from actionlearn.potentials.protocol import Potential, as_potentials
 from actionlearn.state import PhaseState
@@ -177,6 +179,7 @@ def simulate(
     *,
     ensemble: Ensemble | None = None,
     observe: Callable[[int, PhaseState], None] | None = None,
+    trajectory: str | Path | None = None,
     every: int = 100,
     potential: Potential | None = None,
     drift_limit: float | None = None,
@@ -188,7 +191,9 @@ def simulate(
 ) -> Simulated:
     """Move one system, or replicas of any sizes at once, by a number of steps.
 
-    `observe(step, state)` is called at the start and after every `every` steps with the whole batch. Microcanonical
+    `observe(step, state)` is called at the start and after every `every` steps with the whole batch, and a frame is
+    written to `trajectory` (.xyz, .extxyz or .traj; one file for each system, numbered where there are several) by a
+    thread of its own, with the energies of `potential` if there is one. Microcanonical
     unless an `ensemble` is given (`Langevin`, `VelocityRescaling`, `GeneralisedHMC` from `actionlearn.dynamics`),
     whose generator serves all replicas in turn. A `potential` is only asked for energies, to follow their drift.
 
@@ -214,15 +219,30 @@ def simulate(
         on_uncertain=on_uncertain,
         fallback=fallback,
     )
-    if restart is not None and Path(restart).exists():
+    files = None if trajectory is None else SystemFiles(trajectory, start.n_systems)
+    resumed = restart is not None and Path(restart).exists()
+    if resumed and restart is not None:
         engine.load(restart)
-    elif observe is not None:
-        observe(0, engine.state)
-    while engine.moves < steps:
-        n = steps - engine.moves
-        if restart is not None:
-            n = min(n, restart_every - engine.moves % restart_every)
-        engine.run(n, every, lambda: observe(engine.moves, engine.state) if observe else None)
-        if restart is not None:
-            engine.save(restart)
+    with Writer() as writer:
+
+        def look() -> None:
+            step, state = engine.moves, engine.state
+            if observe is not None:
+                observe(step, state)
+            if files is not None:
+                energies = None if potential is None else potential.energy(state).tolist()
+                writer.do(lambda: files.write(state, step, step * engine.move_fs, energies))
+
+        if files is not None:
+            files.begin(engine.moves if resumed else None)
+        if not resumed:
+            look()
+        while engine.moves < steps:
+            n = steps - engine.moves
+            if restart is not None:
+                n = min(n, restart_every - engine.moves % restart_every)
+            engine.run(n, every, look)
+            if restart is not None:
+                writer.flush()  # no frame of what a resumed run will not do again may be missing
+                engine.save(restart)
     return Simulated(engine.state, engine.summary())

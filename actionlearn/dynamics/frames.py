@@ -11,7 +11,18 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io.trajectory import Trajectory
 
 from actionlearn.errors import DataError, InvalidInput
-from actionlearn.files import PARTIAL
+from actionlearn.files import PARTIAL, writable_folder
+from actionlearn.state import PhaseState
+
+
+def frame_of(atoms: ase.Atoms, step: int, time_fs: float, energy: float | None = None) -> ase.Atoms:
+    """A copy of the atoms as they are now, with step, time and, where there is one, energy."""
+    frame = atoms.copy()
+    frame.set_constraint(atoms.constraints)
+    frame.info["step"], frame.info["time_fs"] = step, time_fs
+    if energy is not None:
+        frame.calc = SinglePointCalculator(frame, energy=energy)
+    return frame
 
 
 class FrameFile:
@@ -26,11 +37,10 @@ class FrameFile:
 
     def write(self, atoms: ase.Atoms, step: int, time_fs: float, energy: float | None = None) -> None:
         """Add a frame; the energy is stored with it where there is one."""
-        frame = atoms.copy()
-        frame.set_constraint(atoms.constraints)
-        frame.info["step"], frame.info["time_fs"] = step, time_fs
-        if energy is not None:
-            frame.calc = SinglePointCalculator(frame, energy=energy)
+        self.append(frame_of(atoms, step, time_fs, energy))
+
+    def append(self, frame: ase.Atoms) -> None:
+        """Add what `frame_of` made."""
         if self.is_text:
             ase.io.write(self.path, frame, format="extxyz", append=True)
         else:
@@ -70,3 +80,28 @@ class FrameFile:
                     file.readline()
                 kept = file.tell()
         return kept
+
+
+class SystemFiles:
+    """Frames of all systems of a batch, `run.xyz` for one, `run-000.xyz`, `run-001.xyz` … for several."""
+
+    def __init__(self, path: str | Path, systems: int) -> None:
+        """Choose the format by the ending of the name."""
+        path = Path(path)
+        names = [path] if systems == 1 else [path.with_stem(f"{path.stem}-{k:03d}") for k in range(systems)]
+        self.files = [FrameFile(name) for name in names]
+
+    def begin(self, after: int | None) -> None:
+        """Remove frames of another run, or those of this one after a step."""
+        writable_folder(self.files[0].path.parent)
+        for file in self.files:
+            if after is None:
+                file.start()
+            else:
+                file.cut_after(after)
+
+    def write(self, state: PhaseState, step: int, time_fs: float, energies: list[float] | None) -> None:
+        """Add a frame to every file."""
+        for k, file in enumerate(self.files):
+            one = state if state.n_systems == 1 else state.select(k)
+            file.write(one.to_atoms(), step, time_fs, None if energies is None else energies[k])
