@@ -60,7 +60,7 @@ def load(
     A corrected map calls its base potential: the built-in one that it names, unless `base` gives it. With `step_fs`,
     a checkpoint of another step is refused. Systems of other elements or masses are refused when they are stepped.
     """
-    content = _read(Path(path))
+    content = read(Path(path))
     blueprint = Blueprint(**{**content["blueprint"], "species": tuple(content["blueprint"]["species"])})
     if step_fs is not None and abs(step_fs - blueprint.step_fs) > 1e-9 * blueprint.step_fs:
         raise InvalidInput(
@@ -81,7 +81,8 @@ def load(
     return model
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read(path: Path) -> dict[str, Any]:
+    """What a checkpoint holds, `blueprint`, `weights`, `report` and `package_version`, without building the map."""
     if not path.is_file():
         raise InvalidInput(f"there is no checkpoint {path}: give a file written by `actionlearn train`")
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import pkgutil
+import shlex
 import sys
 from collections.abc import Sequence
 from importlib import metadata
@@ -52,8 +53,12 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescrip
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a verb; what goes wrong in a way we know is one line on stderr and a non-zero status."""
-    args = parser().parse_args(arguments)
+    """Run a verb; what goes wrong in a way we know is one line on stderr and a non-zero status.
+
+    A verb finds the line it was called with in `args.command`, to write it into what it makes.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    args = parser().parse_args(words, argparse.Namespace(command=shlex.join(["actionlearn", *words])))
     try:
         torch.set_num_threads(1)  # two threads on a busy machine can be a hundred times slower than one
         return int(args.run(args) or 0)

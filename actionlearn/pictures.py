@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 #: Distinguishable under all common colour deficiencies (M. Okabe and K. Ito, 2008), strongest first.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -39,6 +40,8 @@ STYLE: dict[Any, Any] = {
     "ytick.color": GREY,
     "lines.linewidth": 1.6,
     "legend.frameon": False,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "actionlearn",
 }
 
 
@@ -58,6 +61,20 @@ def picture(
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path)
+
+
+def learning_curve(axes: Axes, curve: Sequence[Mapping[str, float]]) -> None:
+    """Errors on the validation set against time, the points of a training's curve."""
+    minutes = [point["seconds"] / 60.0 for point in curve]
+    for name, label in (("momentum_error", "Δp"), ("position_error", "Δq")):
+        errors = [100.0 * point[name] for point in curve]
+        axes.plot(minutes, errors, marker="o", markersize=3, label=f"{label}, {errors[-1]:.2g} % at the end")
+    axes.set_yscale("log")
+    axes.set(xlabel="training (minutes)", ylabel="error of one step (%)", title="Learned, on stretches held out")
+    axes.yaxis.set_minor_locator(LogLocator(subs=(2.0, 5.0)))
+    for which in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+        which(lambda value, _: f"{value:g}")
+    axes.legend()
 
 
 def label_ends(axes: Axes, labels: Sequence[tuple[float, float, str, str]], *, gap: float = 0.055) -> None:

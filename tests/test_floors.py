@@ -39,6 +39,7 @@ FLOORS = {
     "analysis": 4,
     "pictures": 4,
     "demo": 5,
+    "report": 5,
     "commands": 5,
     "cli": 5,
 }

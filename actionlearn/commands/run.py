@@ -25,7 +25,7 @@ from actionlearn.dynamics.frames import FrameFile, frame_of
 from actionlearn.dynamics.record import POLICIES
 from actionlearn.dynamics.writer import Writer
 from actionlearn.errors import InvalidInput
-from actionlearn.files import writable_folder, write_json
+from actionlearn.files import sha256, writable_folder, write_json
 from actionlearn.potentials.protocol import Potential
 from actionlearn.progress import Progress
 from actionlearn.reference.thermostat import maxwell_boltzmann, without_total_momentum
@@ -90,7 +90,8 @@ def run(args: argparse.Namespace) -> None:
         dyn.run(max(steps - dyn.nsteps, 0))
         bar.advance(dyn.nsteps - bar.done)
     summary = {"structure": args.structure, "model": args.model, **dyn.summary()}
-    write_json(frames.path.with_name(frames.path.name + ".json"), summary)
+    origin = {"model_sha256": sha256(Path(args.model)), "command": args.command}
+    write_json(frames.path.with_name(frames.path.name + ".json"), {**summary, **origin})
     print(as_text(summary))
 
 

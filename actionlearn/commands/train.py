@@ -21,7 +21,7 @@ from actionlearn.errors import DataError, InvalidInput
 from actionlearn.losses import StepErrors, step_errors
 from actionlearn.maps.blueprint import KINDS, Blueprint
 from actionlearn.parallel import Ranks, choose_device, together
-from actionlearn.pictures import picture
+from actionlearn.pictures import learning_curve, picture
 from actionlearn.potentials.protocol import Potential
 from actionlearn.reference import ReferenceSet
 from actionlearn.reference.shelf import MEMORY_GB
@@ -109,6 +109,7 @@ def _train(args: argparse.Namespace, device: torch.device, ranks: Ranks) -> None
         {
             "validation": dataclasses.asdict(report.errors),
             "test": dataclasses.asdict(tested),
+            "command": args.command,
             "updates": report.updates,
             "seconds": report.seconds,
             "curve": report.curve,
@@ -119,7 +120,8 @@ def _train(args: argparse.Namespace, device: torch.device, ranks: Ranks) -> None
             "uncertainty": Uncertainty.fit(trainer.average, training, validation).tensors(),
         },
     )
-    draw_curve(report, output.with_suffix(".png"))
+    with picture(output.with_suffix(".png")) as (axes,):
+        learning_curve(axes, report.curve)
     state_file.unlink(missing_ok=True)
     print(_summary(blueprint, report, tested, output))
 
@@ -129,20 +131,6 @@ def _check_place(output: Path, state_file: Path) -> None:
         raise InvalidInput(f"{output} exists already: choose another --output, or delete it")
     if not output.parent.is_dir():
         raise InvalidInput(f"there is no folder {output.parent} to write {output.name} to: make it first")
-
-
-def draw_curve(report: Report, path: Path) -> None:
-    """Errors on the validation set against time."""
-    minutes = [point["seconds"] / 60.0 for point in report.curve]
-    with picture(path) as (axes,):
-        for name, label in (("momentum_error", "Δp"), ("position_error", "Δq")):
-            errors = [100.0 * point[name] for point in report.curve]
-            axes.plot(minutes, errors, marker="o", markersize=3, label=f"{label}, {errors[-1]:.2g} % at the end")
-        axes.set_yscale("log")
-        axes.set_xlabel("training, minutes")
-        axes.set_ylabel("error of one step, %")
-        axes.set_title("Held-out stretches")
-        axes.legend()
 
 
 def _base(args: argparse.Namespace, data: Dataset) -> tuple[str | None, Potential | None]:

@@ -8,6 +8,7 @@ validation.json, validation.png and a file for each temperature, which is not ru
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,10 @@ from actionlearn.reference import ReferenceSet
 from actionlearn.reference.reader import MANIFEST
 from actionlearn.reference.shelf import MEMORY_GB, open_stretches
 from actionlearn.systems import potential
-from actionlearn.validation import Validation, held_out, validate
+from actionlearn.validation import Limits, Validation, held_out, validate
 from actionlearn.validation.draw import draw
+
+SUMMARY = "validation.json"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,10 +69,11 @@ def run(args: argparse.Namespace) -> None:
         progress=True,
     )
     about = {"model": str(args.model), "kind": model.kind, "stages": model.stages, "step_fs": model.step_fs}
-    write_json(output / "validation.json", {**about, **found.without_series()})
+    origin = {"model_sha256": sha256(Path(args.model)), "command": args.command, "limits": dataclasses.asdict(Limits())}
+    write_json(output / SUMMARY, {**about, **origin, **found.without_series()})
     draw(found.temperatures, output / "validation.png")
     print(table(found, about))
-    print(f"written to {output / 'validation.json'}, picture {output / 'validation.png'}")
+    print(f"written to {output / SUMMARY}, picture {output / 'validation.png'}")
 
 
 def table(found: Validation, about: dict[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -112,7 +113,7 @@ def use_at(result: Mapping[str, Any], limits: Limits) -> tuple[str, list[str]]:
         longer = result["ps"] * (2.0 * error / (5.0 * limits.nve_drift)) ** (2.0 / 3.0)
         why.append(
             f"the drift, {drift:+.3f} ± {error:.3f} meV/atom/ps, is not known well enough for microcanonical runs: "
-            f"run {longer:.0f} ps or more"
+            f"run {math.ceil(longer)} ps or more"
         )
     if abs(drift) > limits.bath_drift + 2.0 * error:
         use = "none"
