@@ -7,6 +7,13 @@ Every residual is an error of momentum per sqrt(mass), divided by what a step do
 Measured against the whole displacement, h p/m included, a position error would look harmless that turns within a
 step into a momentum error of its size; measured against the displacement beyond free flight it weighs the same.
 Free flight itself scores about one, whatever the step, the temperature and the masses.
+
+The value of the action is a label besides its derivatives: what a map's action S says of a window differs from the
+recorded A by a constant c at most, for potentials have one,
+
+    r_A = (S − A − c)/(h·s_p²·sqrt(n)),      loss += ½·weight·⟨r_A²⟩
+
+with n the degrees of freedom of a system and c fitted to the systems of a batch that have the same composition.
 """
 
 from __future__ import annotations
@@ -19,7 +26,7 @@ from torch import Tensor
 
 from actionlearn.dataset import Dataset, Windows
 from actionlearn.errors import InvalidInput
-from actionlearn.maps import Displacement, ProcessedAction
+from actionlearn.maps import DiscreteAction, Displacement, ProcessedAction
 from actionlearn.neighbours import without_history
 from actionlearn.networks import AtomicMoments
 from actionlearn.potentials.protocol import Potential
@@ -32,14 +39,19 @@ def window_length(model: Any) -> int:
     return 4 if model.kind == "processed" and model.stages == 1 else 2
 
 
-def map_loss(model: Any, windows: Windows) -> Tensor:
-    """The loss of a map of any kind."""
+def map_loss(model: Any, windows: Windows, action: float = 0.0) -> Tensor:
+    """The loss of a map of any kind; `action` is the weight of the action's value."""
+    value = action > 0.0
     if model.kind == "processed":
-        return _loss(*processed_residuals(model, windows))
-    look_around(model, windows)
-    if model.kind == "midpoint":
-        return _loss(*midpoint_residuals(model, windows))
-    return _loss(*unrolled_residuals(model, windows))
+        rq, rp, miss = processed_residuals(model, windows, value)
+    else:
+        look_around(model, windows)
+        residuals = midpoint_residuals if model.kind == "midpoint" else unrolled_residuals
+        rq, rp, miss = residuals(model, windows, value)
+    loss = 0.5 * (rq.square().mean() + rp.square().mean())
+    if miss:
+        loss = loss + 0.5 * action * action_residual(torch.stack(miss), windows, model.step_fs).square().mean()
+    return loss
 
 
 def force_loss(potential: Potential, windows: Windows, step_fs: float) -> Tensor:
@@ -63,35 +75,48 @@ def look_around(model: Any, windows: Windows) -> None:
             model.base.forces(centre)
 
 
-# --- residuals ------------------------------------------------------------------------------------
+# --- residuals: of positions, of momenta, and if asked S − A for every step of the window ------------
+
+Residuals = tuple[Tensor, Tensor, list[Tensor]]
 
 
-def unrolled_residuals(model: Any, windows: Windows) -> tuple[Tensor, Tensor]:
+def unrolled_residuals(model: Any, windows: Windows, value: bool = False) -> Residuals:
     """The map run from the first frame, compared with every later one."""
     state = windows.frames[0]
-    rq, rp = [], []
-    for target in windows.frames[1:]:
-        state = model.step(state)
+    rq, rp, miss = [], [], []
+    for n, target in enumerate(windows.frames[1:]):
+        if value:
+            points, state = model.path(state)
+            miss.append(_action_miss(model, points, state, windows.frames[n], target) - windows.action[n])
+        else:
+            state = model.step(state)
         rq.append(_position_residual(state.positions - target.positions, model.step_fs, state, windows))
         rp.append(_momentum_residual(state.momenta - target.momenta, state, windows))
-    return torch.cat(rq), torch.cat(rp)
+    return torch.cat(rq), torch.cat(rp), miss
 
 
-def midpoint_residuals(model: Any, windows: Windows) -> tuple[Tensor, Tensor]:
-    """Δq = ∂S/∂p̄ and Δp = −∂S/∂q̄ at the midpoints of recorded ends: no equation is solved."""
+def midpoint_residuals(model: Any, windows: Windows, value: bool = False) -> Residuals:
+    """Δq = ∂S/∂p̄ and Δp = −∂S/∂q̄ at the midpoints of recorded ends: no equation is solved.
+
+    The value of S is p̄·Δq − A.
+    """
     h = model.step_fs * FEMTOSECOND
-    rq, rp = [], []
-    for first, last in zip(windows.frames[:-1], windows.frames[1:], strict=True):
+    rq, rp, miss = [], [], []
+    for n, (first, last) in enumerate(zip(windows.frames[:-1], windows.frames[1:], strict=True)):
         q = (0.5 * (first.positions + last.positions)).requires_grad_()
         p = (0.5 * (first.momenta + last.momenta)).requires_grad_()
         dq, dp = model.derivatives(first.moved(q, p), create_graph=True)
         dq = dq + h * first.inverse_masses * p.detach()
         rq.append(_position_residual(dq - (last.positions - first.positions), model.step_fs, first, windows))
         rp.append(_momentum_residual(dp - (last.momenta - first.momenta), first, windows))
-    return torch.cat(rq), torch.cat(rp)
+        if value:
+            mid = first.moved(q.detach(), p.detach())
+            dot = _dot(mid.momenta, last.positions - first.positions, first)
+            miss.append(dot - model.action(mid) - windows.action[n])
+    return torch.cat(rq), torch.cat(rp), miss
 
 
-def processed_residuals(model: ProcessedAction, windows: Windows) -> tuple[Tensor, Tensor]:
+def processed_residuals(model: ProcessedAction, windows: Windows, value: bool = False) -> Residuals:
     """Ψ(χ(z)) − χ(z') of the processed map, in its own variables: nothing is inverted.
 
         Q = q + M⁻¹∇W(q),      P = p − ∇∇W(q) M⁻¹P*
@@ -126,12 +151,16 @@ def processed_residuals(model: ProcessedAction, windows: Windows) -> tuple[Tenso
         lift = stretched(chi, state, shifts[k], P) - P
         inside.append(state.moved(inner[k], state.momenta - lift))
     state = inside[0]
-    rq, rp = [], []
-    for target in inside[1:]:
-        state = model.inner.step(state)
+    rq, rp, miss = [], [], []
+    for n, target in enumerate(inside[1:]):
+        if value:
+            points, state = model.inner.path(state)
+            miss.append(_action_miss(model.inner, points, state, inside[n], target) - windows.action[edge + n])
+        else:
+            state = model.inner.step(state)
         rq.append(_position_residual(state.positions - target.positions, model.step_fs, state, windows))
         rp.append(_momentum_residual(state.momenta - target.momenta, state, windows))
-    return torch.cat(rq), torch.cat(rp)
+    return torch.cat(rq), torch.cat(rp), miss
 
 
 def stretched(chi: Displacement, state: PhaseState, shift: Tensor, momenta: Tensor, reach: float = 0.005) -> Tensor:
@@ -158,6 +187,40 @@ def rough_momenta(chi: Displacement, state: PhaseState, shift: Tensor, rounds: i
     return y * root
 
 
+def action_residual(miss: Tensor, windows: Windows, step_fs: float) -> Tensor:
+    """S − A, (steps, systems), without the constant of each composition, and without units."""
+    first = windows.frames[0]
+    free = first.sum_by_system((~first.fixed).to(miss.dtype)) * first.positions.shape[1]
+    unit = step_fs * FEMTOSECOND * windows.scale_p * free.sqrt()
+    content = miss.new_zeros(first.n_systems, int(first.numbers.max()) + 1)
+    content.index_put_((first.system, first.numbers), miss.new_ones(()), accumulate=True)
+    compositions, alike = torch.unique(content, dim=0, return_inverse=True)
+    weight = unit**-2
+    total, norm = (weight.new_zeros(len(compositions)).index_add(0, alike, w) for w in (weight * miss.mean(0), weight))
+    return (miss - (total / norm)[alike]) / unit
+
+
+def _action_miss(
+    model: DiscreteAction, points: list[PhaseState], end: PhaseState, first: PhaseState, last: PhaseState
+) -> Tensor:
+    """S_d between the recorded ends `first` and `last`, from the path of a map that begins and ends near them.
+
+        S_d(q_first, q_last) = S_d(path) + p̄·(q_last − q_end) − p̄·(q_first − q_start) + O(miss³)
+
+    with p̄ the mean of both momenta, for ∂S_d/∂q are the momenta at the ends. The path is stationary: moving its points
+    changes nothing, so gradients need not pass through them, only through the potentials at them.
+    """
+    S = model.action([point.detach() for point in points])
+    for sign, recorded, mine in ((1.0, last, end), (-1.0, first, points[0])):
+        p = 0.5 * (recorded.momenta + mine.momenta).detach()
+        S = S + sign * _dot(p, recorded.positions - mine.positions.detach(), mine)
+    return S
+
+
+def _dot(a: Tensor, b: Tensor, state: PhaseState) -> Tensor:
+    return state.sum_by_system((a * b).sum(1))
+
+
 def _position_residual(miss: Tensor, step_fs: float, state: PhaseState, windows: Windows) -> Tensor:
     weight = state.masses.sqrt() / (step_fs * FEMTOSECOND * windows.scale_q.sqrt()[state.system])
     return _free(miss * weight.unsqueeze(1), state)
@@ -169,10 +232,6 @@ def _momentum_residual(miss: Tensor, state: PhaseState, windows: Windows) -> Ten
 
 def _free(residual: Tensor, state: PhaseState) -> Tensor:
     return residual[~state.fixed] if state.has_fixed else residual
-
-
-def _loss(rq: Tensor, rp: Tensor) -> Tensor:
-    return 0.5 * (rq.square().mean() + rp.square().mean())
 
 
 # --- what is reported -----------------------------------------------------------------------------

@@ -33,6 +33,7 @@ class Settings:
     |------------------|------------------------------------------------------------------------------------------|
     | `learning_rate`  | its largest value: a linear rise over `warm_up` of the budget, a cosine to 1 % at the end |
     | `force_matching` | part of the budget, at the start, spent on matching head 0 to the recorded forces        |
+    | `action`         | weight of the action's value as a label beside its derivatives, 0 for none               |
     | `averaging`      | updates over which the weights are averaged for use                                      |
     | `clip`           | largest norm of the gradient                                                             |
     | `window`         | frames of a window, None for the least that the loss takes                               |
@@ -45,6 +46,7 @@ class Settings:
     learning_rate: float = 5e-3
     warm_up: float = 0.03
     force_matching: float = 0.1
+    action: float = 0.0
     weight_decay: float = 1e-4
     clip: float = 1.0
     averaging: int = 100
@@ -60,6 +62,10 @@ class Settings:
             raise InvalidInput(f"give either minutes or updates, not {self.minutes} and {self.updates}")
         if (self.minutes or self.updates or 0) <= 0:
             raise InvalidInput(f"the budget must be positive, not {self.minutes or self.updates}")
+        if not 0.0 <= self.force_matching < 1.0:
+            raise InvalidInput(f"force_matching is a part of the budget, from 0 to below 1, not {self.force_matching}")
+        if self.action < 0.0:
+            raise InvalidInput(f"the weight of the action must not be negative, it is {self.action}")
 
     def rate(self, done: float) -> float:
         """Learning rate after this part of the budget."""
@@ -107,6 +113,8 @@ class Trainer:
         self.device, self.ranks = torch.device(device), ranks or Ranks()
         if training.step_fs != blueprint.step_fs:
             raise InvalidInput(f"data in steps of {training.step_fs:g} fs for a map of {blueprint.step_fs:g} fs")
+        if self.settings.action:
+            self._check_action(training)
         torch.manual_seed(self.settings.seed)
         self.average = blueprint.build(base)  # float64, averaged weights
         calibration = training.windows(training.even(16)).frames
@@ -204,7 +212,7 @@ class Trainer:
             return force_loss(self._shared_potential, windows, self.blueprint.step_fs)
         if self.blueprint.kind == "direct" and self.updates % 2:
             windows = windows.reversed()  # the other maps are reversible by construction
-        loss = map_loss(self.model, windows)
+        loss = map_loss(self.model, windows, self.settings.action)
         if self._borrowed is not None:
             loss = loss + force_loss(self._shared_potential, windows, self.blueprint.step_fs)
         return loss
@@ -237,6 +245,17 @@ class Trainer:
         if theirs != self.blueprint:
             raise InvalidInput(f"cannot start from {start.blueprint}: it is made otherwise than {self.blueprint}")
         learned_part(self.average).load_state_dict(learned_part(start).state_dict())
+
+    def _check_action(self, training: Dataset) -> None:
+        """Values of the action need a map that has one, and two systems a batch: one alone fixes the constant."""
+        if self.blueprint.kind == "direct":
+            raise InvalidInput("a direct map has no action to give values to: leave the weight of the action at 0")
+        atoms = min(s.system.n_atoms for s in training.stretches)
+        if self.settings.batch_atoms < 2 * atoms:
+            raise InvalidInput(
+                f"batches of {self.settings.batch_atoms} atoms hold one system of {atoms}, and the action has a free "
+                f"constant: batch at least {2 * atoms} atoms, or leave the weight of the action at 0"
+            )
 
     # --- pieces of an update ----------------------------------------------------------------------
 

@@ -1,6 +1,7 @@
 """Losses vanish on exact maps and on nothing else; data sets cut, split and batch stretches."""
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -11,12 +12,15 @@ import actionlearn as al
 from actionlearn.dataset import Dataset
 from actionlearn.errors import DataError, InvalidInput
 from actionlearn.losses import (
+    action_residual,
     force_loss,
     map_loss,
+    midpoint_residuals,
     processed_residuals,
     rough_momenta,
     step_errors,
     stretched,
+    unrolled_residuals,
 )
 from actionlearn.units import FEMTOSECOND
 
@@ -41,6 +45,94 @@ def test_losses_of_wrong_maps_do_not_vanish():
     assert map_loss(free_flight, windows) == pytest.approx(1.0, rel=0.5)
 
 
+def exact_midpoint(theta):
+    """S = (2/ω)·tan(ωh/2)·H."""
+    h = STEP_FS * FEMTOSECOND
+    ratio = math.tan(0.5 * theta) / (0.5 * theta)
+
+    def scalar(state):
+        spring = ratio * Spring((theta / h) ** 2).energy(state)
+        return spring + (ratio - 1.0) * state.kinetic_energy()
+
+    return al.MidpointAction(scalar, step_fs=STEP_FS)
+
+
+class Offset(Spring):
+    """A spring of another zero of energy for each element."""
+
+    def energy(self, state):
+        return super().energy(state) + state.sum_by_system(0.3 * state.numbers.to(torch.float64))
+
+
+def action_residuals(model, windows):
+    """r_A of every step and system."""
+    residuals = {"processed": processed_residuals, "midpoint": midpoint_residuals}.get(model.kind, unrolled_residuals)
+    return action_residual(torch.stack(residuals(model, windows, True)[2]), windows, STEP_FS)
+
+
+@pytest.mark.parametrize("theta", [0.5, 1.5, 2.5])
+@pytest.mark.parametrize("exact", [exact_discrete, exact_processed, exact_midpoint])
+def test_exact_maps_have_the_recorded_action(exact, theta):
+    windows = harmonic(theta, length=4, n_frames=20).windows([0, 3, 7])
+    residual = action_residuals(exact(theta), windows)
+    assert residual.shape[1] == 3 and residual.abs().max() < 1e-9
+    assert map_loss(exact(theta), windows, action=1.0) < 1e-18
+    shifted = dataclasses.replace(windows, action=windows.action + 17.0)  # as another zero of energy would
+    assert action_residuals(exact(theta), shifted).abs().max() < 1e-9
+    wrong = dataclasses.replace(windows, action=windows.action * torch.tensor([1.0, 1.0, 1.1]))
+    assert action_residuals(exact(theta), wrong).abs().max() > 1e-3
+
+
+def test_maps_with_another_action_have_values_that_say_so():
+    windows = harmonic(1.5, length=4, n_frames=20).windows(range(8))
+    for model in (exact_discrete(1.4), exact_midpoint(1.4), exact_processed(1.4)):
+        assert action_residuals(model, windows).square().mean().sqrt() > 3e-3
+        with torch.no_grad():
+            more = float(map_loss(model, windows, action=2.0) - map_loss(model, windows))
+        assert more == pytest.approx(float(action_residuals(model, windows).square().mean()), rel=1e-9)
+
+
+def test_the_action_has_a_free_constant_for_each_composition():
+    """Systems of several compositions and sizes in one batch; the zero of energy of an element means nothing."""
+    sets = [{29: 63.546}, {79: 196.96657}, MASSES]
+    stretches = [stretch(1.5, seed=k, n_atoms=2 + n, masses=m) for n, m in enumerate(sets) for k in range(3)]
+    windows = Dataset(stretches, step_fs=STEP_FS).windows(range(0, 72, 3))
+    assert len(windows.frames[0].atoms_per_system.unique()) == 3
+    h = STEP_FS * FEMTOSECOND
+    one, other = (
+        al.DiscreteAction([kind((1.5 / h) ** 2 / 6), kind((1.4 / h) ** 2 / 1.5)], step_fs=STEP_FS)
+        for kind in (Spring, Offset)
+    )
+    assert torch.allclose(action_residuals(one, windows), action_residuals(other, windows), rtol=1e-6, atol=1e-9)
+    assert action_residuals(one, windows).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("processed", [False, True])
+def test_gradients_of_values_need_not_pass_through_the_path(processed):
+    """S is stationary along the path: the gradient is that of a difference, up to the error of the map."""
+    windows = harmonic(1.5, length=4, n_frames=20).windows(range(8))
+    h = STEP_FS * FEMTOSECOND
+
+    def loss(k, w):
+        k, w = (torch.tensor(x, dtype=torch.float64, requires_grad=True) for x in (k, w))
+        if processed:
+            inner = al.DiscreteAction([Spring(k / h**2)], step_fs=STEP_FS)
+            model = al.ProcessedAction(inner, al.Displacement(Spring(w / h**2), step_fs=STEP_FS))
+        else:
+            model = al.DiscreteAction([Spring(k / h**2), Spring(w / h**2)], step_fs=STEP_FS)
+        return action_residuals(model, windows).square().mean(), (k, w)
+
+    exact = exact_processed(1.5) if processed else exact_discrete(1.5)
+    inner = exact.inner if processed else exact
+    kicks = [*inner.potentials, *([exact.displacement.potential] if processed else [])]
+    k, w = (1.003 * u.k * h**2 for u in kicks)
+    value, weights = loss(k, w)
+    gradient = torch.autograd.grad(value, weights)
+    e = 1e-6
+    by_hand = [(loss(k + e, w)[0] - loss(k - e, w)[0]) / (2 * e), (loss(k, w + e)[0] - loss(k, w - e)[0]) / (2 * e)]
+    assert torch.allclose(torch.stack(gradient), torch.stack(by_hand), rtol=0.1)
+
+
 def test_momenta_close_what_positions_leave_open():
     """Any stretching of the variables suits the positions of a harmonic mode; the loss sees a wrong one."""
     windows = harmonic(1.5, length=4, n_frames=20).windows(range(8))
@@ -58,7 +150,7 @@ def test_the_processed_loss_measures_the_error_of_the_real_map():
     for twist in (0.98, 1.02):
         model = exact_processed(1.5, twist=twist)
         windows = data.windows(range(len(data)))
-        rq, rp = processed_residuals(model, windows)
+        rq, rp, _ = processed_residuals(model, windows)
         state, target = windows.frames[1], windows.frames[2]
         end, goal = model.inner.step(model.displacement.enter(state)), model.displacement.enter(target)
         m, h = state.masses.unsqueeze(1), STEP_FS * FEMTOSECOND

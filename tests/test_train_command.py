@@ -36,6 +36,13 @@ def test_train_writes_a_map_its_curve_and_its_errors(reference, tmp_path, capsys
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.png", "model.pt"]
 
 
+def test_train_takes_labels_as_asked(reference, tmp_path):
+    output, wishes = tmp_path / "model.pt", ["--force-matching", "0.5", "--action-weight", "0.2", "--window", "3"]
+    assert cli.main(["train", reference, "--output", str(output), *QUICK, *wishes]) == 0
+    settings = al.load(output).report["settings"]
+    assert (settings["force_matching"], settings["action"], settings["window"]) == (0.5, 0.2, 3)
+
+
 def test_train_goes_on_and_ends_in_the_same_file(reference, tmp_path, monkeypatch):
     whole, parts = tmp_path / "whole.pt", tmp_path / "parts.pt"
     assert cli.main(["train", reference, "--output", str(whole), *QUICK]) == 0
@@ -72,6 +79,8 @@ def test_train_starts_from_a_checkpoint(reference, tmp_path, capsys):
         (["--kind", "direct", "--stages", "2"], "a direct map has one stage, not 2"),
         (["--kind", "corrected", "--base", "nonesuch"], "nonesuch"),
         (["--output", "/nowhere/model.pt"], "there is no folder /nowhere"),
+        (["--force-matching", "1.5"], "from 0 to below 1, not 1.5"),
+        (["--action-weight", "0.1", "--batch-atoms", "4"], "batch at least"),
         (["--updates", "0"], "the budget must be positive, not 0"),
     ],
 )

@@ -129,6 +129,14 @@ def test_settings_that_make_no_sense(data):
         blueprint("midpoint", 2)
     with pytest.raises(InvalidInput, match="calls its base potential"):
         blueprint("corrected", 2).build()
+    with pytest.raises(InvalidInput, match="from 0 to below 1, not 1.5"):
+        Settings(force_matching=1.5)
+    with pytest.raises(InvalidInput, match="weight of the action must not be negative, it is -1"):
+        Settings(action=-1.0)
+    with pytest.raises(InvalidInput, match="a direct map has no action"):
+        trainer(data, "direct", 1, action=0.1)
+    with pytest.raises(InvalidInput, match="hold one system of 4, .* batch at least 8 atoms"):
+        trainer(data, action=0.1, batch_atoms=6)
     schedule = Settings()
     rates = [schedule.rate(x) for x in (0.0, 0.015, 0.03, 0.5, 1.0)]
     assert rates[1] == pytest.approx(0.5 * rates[2]) and rates[4] == pytest.approx(0.01 * rates[2])
@@ -269,3 +277,18 @@ def test_losses_reach_all_weights(data):
         map_loss(model, data[0].resized(window_length(model)).windows([0, 1])).backward()
         for name, weight in learned_part(model).named_parameters():
             assert weight.grad is not None and bool((weight.grad != 0).any()), (kind, stages, name)
+
+
+@pytest.mark.parametrize(("kind", "stages"), [("discrete", 2), ("processed", 1), ("corrected", 2), ("midpoint", 1)])
+def test_values_of_the_action_can_be_learned(data, kind, stages):
+    """On a few windows, beside the derivatives."""
+    model = trained(kind, stages, data[2].windows([0]).frames[0], SecondMomentMetals())
+    windows = data[0].resized(window_length(model)).windows(range(0, 200, 50))
+    optimiser = torch.optim.Adam(learned_part(model).parameters(), lr=3e-3)
+    before = [float(map_loss(model, windows, action=w).detach()) for w in (0.0, 10.0)]
+    for _ in range(30):
+        optimiser.zero_grad()
+        map_loss(model, windows, action=10.0).backward()
+        optimiser.step()
+    after = [float(map_loss(model, windows, action=w).detach()) for w in (0.0, 10.0)]
+    assert after[1] < 0.3 * before[1] and after[1] - after[0] < 0.1 * (before[1] - before[0])

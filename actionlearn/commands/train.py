@@ -52,6 +52,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--start", metavar="FILE", help="go on from the weights of this checkpoint; kind, stages, network are its own"
     )
     parser.add_argument("--window", type=int, metavar="L", help="frames of a window, L - 1 steps are unrolled (least)")
+    parser.add_argument(
+        "--force-matching",
+        type=float,
+        default=defaults.force_matching,
+        metavar="PART",
+        help=f"part of the budget, at the start, spent on matching forces ({defaults.force_matching:g})",
+    )
+    parser.add_argument(
+        "--action-weight",
+        type=float,
+        default=defaults.action,
+        metavar="W",
+        help=f"weight of the action's value as a further label ({defaults.action:g})",
+    )
     parser.add_argument("--patience", type=int, default=0, metavar="N", help="stop after N validations without gain")
     parser.add_argument(
         "--memory-gb", type=float, default=MEMORY_GB, metavar="GB", help="frames kept in memory; more is read as needed"
@@ -95,6 +109,8 @@ def _train(args: argparse.Namespace, device: torch.device, ranks: Ranks) -> None
         learning_rate=args.learning_rate,
         batch_atoms=args.batch_atoms,
         window=args.window,
+        force_matching=args.force_matching,
+        action=args.action_weight,
         patience=args.patience,
         seed=args.seed,
     )

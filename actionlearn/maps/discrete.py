@@ -88,13 +88,9 @@ class DiscreteAction(nn.Module):
     def step(self, state: PhaseState, n: int = 1) -> PhaseState:
         """N long steps."""
         self.guard.check(state)
-        h, s = self.step_fs * FEMTOSECOND, self.stages
         force = self._first_force(state)
         for _ in range(n):
-            for k in range(s):
-                state = state.kick(h * force).drift(h / s)
-                force = self.stage_force(min(k + 1, s - k - 1), state)
-            state = state.kick(h * force)
+            _, state, force = self._path(state, force)
         if not bool(torch.isfinite(state.momenta).all()):
             raise NonFinite(
                 f"the {self.kind} map of {self.step_fs:g} fs gave momenta that are not finite within {n} step(s): "
@@ -102,6 +98,25 @@ class DiscreteAction(nn.Module):
             )
         self._remember(state, force)
         return state
+
+    def path(self, state: PhaseState) -> tuple[list[PhaseState], PhaseState]:
+        """The points q_0 … q_s of one step, each with the momenta that arrive there, and the state after it."""
+        points, end, _ = self._path(state, self._first_force(state))
+        return points, end
+
+    def action(self, points: Sequence[PhaseState]) -> Tensor:
+        """S_d of the points of a `path`, (systems,), Å·sqrt(u·eV)."""
+        h, s = self.step_fs * FEMTOSECOND, self.stages
+        S = points[0].positions.new_zeros(points[0].n_systems)
+        for k, point in enumerate(points):
+            stage = min(k, s - k)
+            U = self.potentials[stage].energy(point)
+            for potential in self.extra:
+                U = U + self._weights[stage] * potential.energy(point)
+            S = S - h * U
+            if k:
+                S = S + h / s * point.kinetic_energy()
+        return S
 
     def stage_force(self, stage: int, state: PhaseState) -> Tensor:
         """F_k of one stage, extra potentials included, eV/Å."""
@@ -113,6 +128,15 @@ class DiscreteAction(nn.Module):
     def forget(self) -> None:
         """Drop the kept first force; call it after changing a potential that is no module in place."""
         self._last = None
+
+    def _path(self, state: PhaseState, force: Tensor) -> tuple[list[PhaseState], PhaseState, Tensor]:
+        """Kicks and drifts of one step from its first force: points, end and the last force."""
+        h, s = self.step_fs * FEMTOSECOND, self.stages
+        points = [state]
+        for k in range(s):
+            points.append(points[-1].kick(h * force).drift(h / s))
+            force = self.stage_force(min(k + 1, s - k - 1), points[-1])
+        return points, points[-1].kick(h * force), force
 
     def _first_force(self, state: PhaseState) -> Tensor:
         if self._last is not None and not (torch.is_grad_enabled() and self._asks_gradients(state)):

@@ -220,6 +220,11 @@ class MidpointAction(nn.Module):
             dS_dq, dS_dp = dS_dq.masked_fill(held, 0.0), dS_dp.masked_fill(held, 0.0)
         return dS_dp, -dS_dq
 
+    def action(self, mid: PhaseState) -> Tensor:
+        """S(q̄, p̄) of midpoints, (systems,), Å·sqrt(u·eV)."""
+        G: Any = getattr(self.scalar, "energy", self.scalar)
+        return self.step_fs * FEMTOSECOND * (mid.kinetic_energy() + G(mid))
+
     # --- first guess ------------------------------------------------------------------------------
 
     def _first_guess(self, equation: MidpointEquation) -> Tensor:
