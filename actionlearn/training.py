@@ -17,6 +17,7 @@ from actionlearn.errors import DataError, InvalidInput, NonFinite
 from actionlearn.files import write_atomically
 from actionlearn.losses import StepErrors, force_loss, map_loss, step_errors, window_length
 from actionlearn.maps.blueprint import Blueprint, learned_part, network_of
+from actionlearn.optimiser import Preconditioned
 from actionlearn.parallel import Ranks
 from actionlearn.potentials.borrowed import BorrowedDerivatives, has_derivatives
 from actionlearn.potentials.protocol import Potential
@@ -43,7 +44,7 @@ class Settings:
 
     minutes: float | None = 10.0
     updates: int | None = None
-    learning_rate: float = 5e-3
+    learning_rate: float = 1e-2
     warm_up: float = 0.03
     force_matching: float = 0.1
     action: float = 0.0
@@ -134,12 +135,7 @@ class Trainer:
             model.to(self.device)
         length = max(self.settings.window or 2, window_length(self.model))
         self.training, self.validation = training.resized(length), validation
-        self.optimiser = torch.optim.AdamW(
-            learned_part(self.model).parameters(),
-            lr=self.settings.learning_rate,
-            betas=(0.9, 0.99),
-            weight_decay=self.settings.weight_decay,
-        )
+        self.optimiser = Preconditioned(learned_part(self.model).parameters(), weight_decay=self.settings.weight_decay)
         learned_part(self.average).requires_grad_(False)
         self.updates, self.seconds = 0, 0.0
         self.epoch, self.position = 0, 0

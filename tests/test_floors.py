@@ -28,6 +28,7 @@ FLOORS = {
     "reference": 3,
     "dataset": 3,
     "losses": 3,
+    "optimiser": 3,
     "training": 3,
     "uncertainty": 3,
     "checkpoint": 3,

@@ -174,9 +174,8 @@ def test_derivatives_borrowed_from_the_base_itself_are_its_own(data):
 
 
 def test_a_base_without_derivatives_can_be_corrected(data):
-    training = Trainer(
-        blueprint("corrected", 2), *data[:2], Settings(minutes=None, updates=80, batch_atoms=32), Opaque()
-    )
+    settings = Settings(minutes=None, updates=150, batch_atoms=32)
+    training = Trainer(blueprint("corrected", 2), *data[:2], settings, Opaque())
     before = step_errors(training.average, data[2], windows=16)
     training.run()
     assert step_errors(training.average, data[2], windows=16).momentum < before.momentum / 1.3
