@@ -13,10 +13,14 @@ import torch
 from torch import Tensor
 
 from actionlearn.errors import DataError, InvalidInput
+from actionlearn.maps.guard import Masses
 from actionlearn.reference import Stretch
 from actionlearn.reference.shelf import MEMORY_GB, open_stretches
 from actionlearn.state import PhaseState
 from actionlearn.units import FEMTOSECOND
+
+REPARTITIONED = 2.1
+"""A hydrogen that weighs more, u, has been given mass of its neighbour; deuterium weighs less."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -248,8 +252,14 @@ def _scales(stretch: Stretch, stride: int, step_fs: float) -> tuple[float, float
     return max(float((m * dq**2).mean() / h**2), tiny), max(float((dp**2 / m).mean()), tiny)
 
 
-def _masses(stretches: Sequence[Stretch]) -> dict[int, float]:
-    """The mass of every element; one element of two masses is refused."""
+def _masses(stretches: Sequence[Stretch]) -> Masses:
+    """The mass of every element; one of two masses is refused, unless hydrogens have theirs at the cost of others."""
+    hydrogens = {m for s in stretches for m in s.system.masses[s.system.numbers == 1].tolist()}
+    if hydrogens and max(hydrogens) - min(hydrogens) < 1e-6 and min(hydrogens) > REPARTITIONED:
+        atoms = (zip(s.system.numbers.tolist(), s.system.masses.tolist(), strict=True) for s in stretches)
+        pairs = {pair for stretch in atoms for pair in stretch}
+        found = {z: tuple(sorted(m for other, m in pairs if other == z)) for z, _ in sorted(pairs)}
+        return {z: m[0] if len(m) == 1 else m for z, m in found.items()}
     masses: dict[int, float] = {}
     for stretch in stretches:
         for z, m in zip(stretch.system.numbers.tolist(), stretch.system.masses.tolist(), strict=True):

@@ -19,6 +19,7 @@ FLOORS = {
     "stepping": 1,
     "potentials": 1,
     "systems": 1,
+    "hydrogen": 1,
     "flows": 1,
     "solver": 1,
     "structure": 1,

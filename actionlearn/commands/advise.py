@@ -9,12 +9,14 @@ rules behind it were measured with maps of a few per cent error: validate what y
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from actionlearn import systems
 from actionlearn.advice import ENSEMBLES, SUBSTEP, VERLET_STABLE, VERLET_USUAL, Advice, advise, fastest_motion
 from actionlearn.errors import InvalidInput
 from actionlearn.files import writable_folder, write_json
+from actionlearn.hydrogen import CAUTION, repartitioned
 from actionlearn.state import PhaseState
 from actionlearn.units import BOLTZMANN
 
@@ -33,6 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PS",
         help="length of the run; thirty of the fastest periods and half a ps if not given",
     )
+    parser.add_argument(
+        "--hmr", type=float, metavar="U", help="mass of hydrogens, u, taken from their neighbours; 3 is usual"
+    )
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="seed of all random numbers")
     parser.add_argument("--json", metavar="FILE", help="write the advice there, too")
 
@@ -46,6 +51,9 @@ def run(args: argparse.Namespace) -> None:
     if args.json:
         writable_folder(Path(args.json).parent)
     atoms = systems.structure(args.structure)
+    if args.hmr is not None:
+        atoms = repartitioned(atoms, args.hmr)
+        print(f"note: {CAUTION}", file=sys.stderr)
     name = args.potential or systems.default_potential(args.structure)
     motion = fastest_motion(
         PhaseState.from_atoms(atoms),
@@ -56,12 +64,15 @@ def run(args: argparse.Namespace) -> None:
     )
     advice = advise(motion, args.ensemble)
     if args.json:
-        write_json(Path(args.json), {"structure": args.structure, "potential": name, **advice.as_dict()})
+        about = {"structure": args.structure, "potential": name, "hydrogen_mass": args.hmr}
+        write_json(Path(args.json), {**about, **advice.as_dict()})
     print(f"{args.structure}, {len(atoms)} atoms, potential {name}")
-    print(table(advice, args.structure))
+    print(table(advice, args.structure, args.hmr))
+    if args.hmr is None and args.ensemble != "nve" and (atoms.numbers == 1).any():
+        print("  --hmr 3 makes hydrogens heavier, for longer steps where only equilibrium averages matter")
 
 
-def table(advice: Advice, structure: str) -> str:
+def table(advice: Advice, structure: str, hydrogen_mass: float | None = None) -> str:
     """The motion, the limits, the maps, a verdict in a line, and the commands that follow from it."""
     motion, limits, best = advice.motion, advice.limits, advice.best
     rule = SUBSTEP[advice.ensemble]
@@ -91,7 +102,8 @@ def table(advice: Advice, structure: str) -> str:
         "",
         f"VERDICT: for {advice.ensemble} train a {best.kind} map of s = {best.stages}, h = {best.step_fs:g} fs: "
         f"{_reason(advice.ensemble)}.",
-        f"  actionlearn sample {structure} --step-fs {advice.base_step_fs:g} --record-every {advice.record_every} …",
+        f"  actionlearn sample {structure} --step-fs {advice.base_step_fs:g} --record-every {advice.record_every} "
+        f"{'' if hydrogen_mass is None else f'--hmr {hydrogen_mass:g} '}…",
         f"  actionlearn train … --kind {best.kind} --stages {best.stages} --step-fs {best.step_fs:g} …",
         "  or --kind corrected with the same s and h, where the base potential is cheap: a tenth of the error",
     ]

@@ -9,6 +9,7 @@ finished run is continued. The summary goes to OUTPUT.json, the restart file is 
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ from actionlearn.dynamics.record import POLICIES
 from actionlearn.dynamics.writer import Writer
 from actionlearn.errors import InvalidInput
 from actionlearn.files import sha256, writable_folder, write_json
+from actionlearn.hydrogen import CAUTION, repartitioned
+from actionlearn.maps.guard import as_mass
 from actionlearn.potentials.protocol import Potential
 from actionlearn.progress import Progress
 from actionlearn.reference.thermostat import maxwell_boltzmann, without_total_momentum
@@ -62,6 +65,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--frames-every", type=int, default=10, metavar="N", help="steps from frame to frame")
     parser.add_argument("--restart-every", type=int, default=1000, metavar="N", help="steps between restart files")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="seed of all random numbers")
+    parser.add_argument(
+        "--hmr", type=float, metavar="U", help="mass of hydrogens, u, taken from their neighbours; 3 is usual"
+    )
     parser.add_argument("--dry-run", action="store_true", help="check everything, time some steps, write nothing")
 
 
@@ -70,6 +76,9 @@ def run(args: argparse.Namespace) -> None:
     frames = FrameFile(args.output)
     model = checkpoint.load(args.model)
     atoms = systems.structure(args.structure)
+    if args.hmr is not None:
+        atoms = repartitioned(atoms, args.hmr)
+        print(f"note: {CAUTION}", file=sys.stderr)
     potential = None if args.potential is None else systems.potential(args.potential, atoms)
     _prepare(atoms, args)
     if args.dry_run:
@@ -178,7 +187,7 @@ def _rehearsal(args: argparse.Namespace, dyn: ActionDynamics) -> str:
     start = time.perf_counter()
     dyn.run(5)
     seconds = (time.perf_counter() - start) / 5
-    masses = {chemical_symbols[Z]: m for Z, m in (getattr(dyn.model, "masses", None) or {}).items()}
+    masses = {chemical_symbols[Z]: as_mass(m) for Z, m in (getattr(dyn.model, "masses", None) or {}).items()}
     plan = {
         "structure": f"{args.structure}, {len(dyn.atoms)} atoms, {dyn.atoms.get_chemical_formula()}",
         "model": f"{args.model}, {dyn.model.kind}, steps of {dyn.model.step_fs:g} fs",

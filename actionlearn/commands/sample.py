@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 
 from actionlearn import systems
+from actionlearn.hydrogen import CAUTION
 from actionlearn.reference import ReferenceSet, sample
 
 
@@ -43,6 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="do not set the total momentum to zero (a model with an external potential, a single atom)",
     )
+    parser.add_argument(
+        "--hmr", type=float, metavar="U", help="mass of hydrogens, u, taken from their neighbours; 3 is usual"
+    )
     parser.add_argument("--single", action="store_true", help="store frames in float32 (displacements to 6e-8 Å)")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, metavar="N", help="parallel processes")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="seed of all random numbers")
@@ -50,6 +55,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Sample and print what came out."""
+    if args.hmr is not None:
+        print(f"note: {CAUTION}", file=sys.stderr)
     found = sample(
         args.structure,
         args.potential or systems.default_potential(args.structure),
@@ -64,6 +71,7 @@ def run(args: argparse.Namespace) -> None:
         decorrelate_ps=args.decorrelate_ps,
         friction_per_ps=args.friction_per_ps,
         zero_momentum=not args.keep_momentum,
+        hydrogen_mass=args.hmr,
         single=args.single,
         seed=args.seed,
         processes=args.processes,

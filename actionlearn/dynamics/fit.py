@@ -10,6 +10,7 @@ from torch import Tensor
 
 from actionlearn.dynamics.ensemble import Map
 from actionlearn.errors import BlownUp, NonFinite, UnsupportedSystem
+from actionlearn.maps.guard import as_mass, wrong_masses
 from actionlearn.state import PhaseState
 from actionlearn.units import FEMTOSECOND
 
@@ -35,12 +36,12 @@ def check_fit(model: Map, state: PhaseState) -> None:
         )
     masses = getattr(model, "masses", None)
     for Z, expected in (masses if isinstance(masses, Mapping) else {}).items():
-        m = state.masses[state.numbers == int(Z)]
-        wrong = (m / expected - 1.0).abs() > MASS_TOLERANCE
+        wrong = wrong_masses(state, int(Z), expected, MASS_TOLERANCE)
         if bool(wrong.any()):
+            how = f" (--hmr {expected:g} does it)" if Z == 1 and isinstance(expected, float) and expected > 1.5 else ""
             raise UnsupportedSystem(
-                f"this model was made for {chemical_symbols[int(Z)]} of mass {expected:g} u, the system has "
-                f"{float(m[wrong][0]):g} u: a long step depends on the masses, set them as in training"
+                f"this model was made for {chemical_symbols[int(Z)]} of mass {as_mass(expected)} u, the system "
+                f"has {float(state.masses[wrong][0]):g} u: a step depends on the masses, set them as in training{how}"
             )
 
 

@@ -12,6 +12,7 @@ from actionlearn.errors import InvalidInput
 from actionlearn.maps.corrected import CorrectedVerlet
 from actionlearn.maps.direct import DirectPredictor
 from actionlearn.maps.discrete import DiscreteAction, kick_weights
+from actionlearn.maps.guard import Masses
 from actionlearn.maps.midpoint import MidpointAction
 from actionlearn.maps.processed import Displacement, ProcessedAction
 from actionlearn.networks.atomic_moments import AtomicMoments
@@ -40,7 +41,7 @@ class Blueprint:
 
     kind: str
     species: tuple[int, ...]
-    masses: dict[int, float]
+    masses: Masses
     step_fs: float
     stages: int = 2
     network: dict[str, Any] = dataclasses.field(default_factory=dict)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from actionlearn.errors import InvalidInput
 from actionlearn.maps.discrete import DiscreteAction, kick_weights
+from actionlearn.maps.guard import Masses
 from actionlearn.potentials.protocol import Potential, as_potentials
 from actionlearn.state import PhaseState
 
@@ -52,7 +53,7 @@ class CorrectedVerlet(DiscreteAction):
         stages: int | None = None,
         extra: Sequence[Potential] = (),
         species: Sequence[int] = (),
-        masses: dict[int, float] | None = None,
+        masses: Masses | None = None,
     ) -> None:
         """`correction` holds δ_0 … δ_⌊s/2⌋, or nothing; one potential alone is δ_0 of s = 1."""
         correction = as_potentials(correction)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from actionlearn.maps.guard import SystemGuard
+from actionlearn.maps.guard import Masses, SystemGuard
 from actionlearn.networks.atomic_moments import AtomicMoments
 from actionlearn.state import PhaseState
 from actionlearn.stepping import guarded
@@ -38,7 +38,7 @@ class DirectPredictor(nn.Module):
         *,
         step_fs: float,
         force_scale: float = 1.0,
-        masses: dict[int, float] | None = None,
+        masses: Masses | None = None,
         **options: float,
     ) -> None:
         """Options go to `AtomicMoments`; the network always sees momenta."""

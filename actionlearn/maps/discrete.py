@@ -10,7 +10,7 @@ from scipy.integrate import newton_cotes
 from torch import Tensor, nn
 
 from actionlearn.errors import InvalidInput, NonFinite
-from actionlearn.maps.guard import SystemGuard
+from actionlearn.maps.guard import Masses, SystemGuard
 from actionlearn.potentials.protocol import Potential, as_potentials, forces_of, weights_seen
 from actionlearn.state import PhaseState
 from actionlearn.stepping import guarded
@@ -58,7 +58,7 @@ class DiscreteAction(nn.Module):
         stages: int | None = None,
         extra: Sequence[Potential] = (),
         species: Sequence[int] = (),
-        masses: dict[int, float] | None = None,
+        masses: Masses | None = None,
     ) -> None:
         """Kick potentials U_0 … U_⌊s/2⌋; with `stages` left out, one potential means s = 1 and two s = 2."""
         super().__init__()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from actionlearn.errors import InvalidInput, NonFinite, NotConverged
-from actionlearn.maps.guard import SystemGuard
+from actionlearn.maps.guard import Masses, SystemGuard
 from actionlearn.maps.implicit_derivative import implicit_output
 from actionlearn.maps.midpoint_equation import MidpointEquation
 from actionlearn.potentials.protocol import refuse_forward_mode
@@ -70,7 +70,7 @@ class MidpointAction(nn.Module):
         half: MidpointAction | None = None,
         solver: FixedPointSolver | None = None,
         species: Sequence[int] = (),
-        masses: dict[int, float] | None = None,
+        masses: Masses | None = None,
     ) -> None:
         """Make the map of one scalar, an object with `energy(state)` or a plain function or module, and one step.
 

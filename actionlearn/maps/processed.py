@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from actionlearn.errors import NotConverged
 from actionlearn.maps.discrete import DiscreteAction
+from actionlearn.maps.guard import Masses
 from actionlearn.potentials.protocol import Potential, weights_seen
 from actionlearn.state import PhaseState
 from actionlearn.stepping import guarded
@@ -212,7 +213,7 @@ class ProcessedAction(nn.Module):
         return self.inner.species
 
     @property
-    def masses(self) -> dict[int, float]:
+    def masses(self) -> Masses:
         """Masses it was made for."""
         return self.inner.masses
 

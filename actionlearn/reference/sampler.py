@@ -21,6 +21,7 @@ import torch
 from actionlearn import systems
 from actionlearn.errors import ActionlearnError, CalculatorFailed, DataError, InvalidInput, InvalidState
 from actionlearn.files import read_json, remove_partial, sha256, writable_folder, write_json
+from actionlearn.hydrogen import repartitioned
 from actionlearn.potentials.protocol import Potential
 from actionlearn.progress import Progress
 from actionlearn.reference.chain import Job, Settings, describe, recorded, work
@@ -46,6 +47,7 @@ def sample(
     decorrelate_ps: float = 0.5,
     friction_per_ps: float = 5.0,
     zero_momentum: bool = True,
+    hydrogen_mass: float | None = None,
     single: bool = False,
     seed: int = 0,
     processes: int = 1,
@@ -56,7 +58,8 @@ def sample(
     At each temperature `chains` chains equilibrate under a Langevin thermostat and then alternate between
     `decorrelate_ps` under the thermostat and a microcanonical stretch of `frames` frames, every `record_every`-th
     step of velocity Verlet, until there are `stretches` stretches at this temperature. Stretches start with zero
-    total momentum unless `zero_momentum` is off or atoms are fixed.
+    total momentum unless `zero_momentum` is off or atoms are fixed. With `hydrogen_mass` (u), hydrogens are made that
+    heavy at the cost of their neighbours; the masses are recorded, and a map that learns from this holds only for them.
 
     Each stretch is a file; a run that was stopped goes on where it was when called again, and gives the same files
     as one that was not, whatever the number of processes. `stretches` may be larger in a later call. A potential
@@ -77,7 +80,7 @@ def sample(
     )
     temperatures = [float(T) for T in temperatures_K]
     _check_settings(settings, temperatures, stretches, processes)
-    job, names = _job(structure, potential, Path(output), settings)
+    job, names = _job(structure, potential, Path(output), settings, hydrogen_mass)
     with _one_thread(), torch.no_grad():
         job.make_potential().energy(job.start)  # an unknown or unfit potential fails before anything is written
     manifest = _open_folder(job, names, temperatures, stretches)
@@ -121,13 +124,21 @@ def _check_settings(settings: Settings, temperatures: list[float], stretches: in
 
 
 def _job(
-    structure: str | ase.Atoms | PhaseState, potential: str | Potential, folder: Path, settings: Settings
+    structure: str | ase.Atoms | PhaseState,
+    potential: str | Potential,
+    folder: Path,
+    settings: Settings,
+    hydrogen_mass: float | None,
 ) -> tuple[Job, dict[str, str]]:
     """The job, and what to call its structure and potential in the manifest."""
     if isinstance(structure, PhaseState):
+        if hydrogen_mass is not None:
+            raise InvalidInput("hydrogen_mass needs bonds, which a state does not know: give an ase.Atoms")
         atoms, start = None, structure
     else:
         atoms = systems.structure(structure) if isinstance(structure, str) else structure.copy()
+        if hydrogen_mass is not None:
+            atoms = repartitioned(atoms, hydrogen_mass)
         start = PhaseState.from_atoms(atoms)
     if start.n_systems != 1 or start.positions.dtype != torch.float64:
         raise InvalidState(
