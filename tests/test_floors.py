@@ -35,6 +35,7 @@ FLOORS = {
     "checkpoint": 3,
     "validation": 4,
     "correction": 4,
+    "adaptive": 4,
     "advice": 4,
     "dynamics": 4,
     "ase": 4,

@@ -1,0 +1,199 @@
+"""Long-step runs of a map that remember where it was unsure, and the choice of states among them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from actionlearn.dynamics import Langevin, simulate
+from actionlearn.errors import BlownUp, DataError, NonFinite, NotConverged
+from actionlearn.files import write_atomically
+from actionlearn.potentials.protocol import Potential
+from actionlearn.reference.thermostat import maxwell_boltzmann, without_total_momentum
+from actionlearn.state import PhaseState
+from actionlearn.uncertainty import Uncertainty
+
+TRUST = 3.0
+"""Uncertainty of an atom from which on the rest of a run is not believed: its states may be none of the system's."""
+
+BEYOND = 1e-3
+"""Share of atoms beyond the edge of training that is put up with: the edge is the largest of a sample."""
+
+LOOK_EVERY = 2
+"""Long steps between two looks at a run."""
+
+FRICTION_PER_PS = 5.0
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Explored:
+    """What the long-step runs of a round have met.
+
+    | field         | shape               |                                                                      |
+    |---------------|---------------------|----------------------------------------------------------------------|
+    | `positions`   | (states, atoms, 3)  | the states that were chosen, most informative first, Å               |
+    | `momenta`     | (states, atoms, 3)  |                                                                      |
+    | `temperatures_K`, `uncertainties` | (states,) | of these states; uncertainty of the worst atom             |
+    | `largest`     |                     | largest uncertainty of any atom                                      |
+    | `beyond`      |                     | share of atoms beyond the edge of training, over all looks           |
+    | `drifts`      | (runs,)             | of the base energy less the heat, meV/atom/ps; empty if a run failed |
+    | `calls`       |                     | calls of the base potential that the runs took                       |
+    | `failure`     |                     | why runs ended early, or nothing                                     |
+    """
+
+    positions: np.ndarray
+    momenta: np.ndarray
+    temperatures_K: np.ndarray
+    uncertainties: np.ndarray
+    largest: float
+    beyond: float
+    drifts: np.ndarray
+    calls: int
+    failure: str
+
+    def write(self, path: Path) -> None:
+        """Keep it, atomically."""
+        arrays = {name: np.asarray(value) for name, value in dataclasses.asdict(self).items()}
+        write_atomically(path, lambda file: np.savez(file, **arrays))
+
+    @classmethod
+    def read(cls, path: Path) -> Explored:
+        """What `write` wrote."""
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                found: dict[str, Any] = {field.name: archive[field.name] for field in dataclasses.fields(cls)}
+        except (OSError, ValueError, KeyError, EOFError) as problem:
+            raise DataError(f"{path} cannot be read ({problem}): delete it, the runs are then made again") from None
+        for name, kind in (("largest", float), ("beyond", float), ("calls", int), ("failure", str)):
+            found[name] = kind(found[name])
+        return cls(**found)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Candidates:
+    """States of the runs that may be believed, and how the surroundings of their atoms look to the network."""
+
+    states: list[PhaseState]
+    temperatures_K: list[float]
+    whitened: Tensor  # (states, atoms, D), of length u
+
+
+def most_uncertain(candidates: Candidates, count: int) -> list[int]:
+    """The most uncertain state, then the one most uncertain when that is known, and so on.
+
+    With y the whitened inputs, of length u, and y_s those of the atoms beyond the edge in states already chosen,
+
+        u² = yᵀ (1 + Σ_s y_s y_sᵀ)⁻¹ y,
+
+    by which every chosen atom comes to lie inside the edge, and with it all that differ from training in the same
+    way: states that tell the same are not computed twice. Ends when nothing is left beyond the edge.
+    """
+    numbers, y = candidates.states[0].numbers, candidates.whitened
+    D = y.shape[2]
+    known = {z: torch.eye(D, dtype=y.dtype) for z in numbers.unique().tolist()}
+    chosen: list[int] = []
+    u = y.norm(dim=2)
+    while len(chosen) < count:
+        worst = u.amax(1)
+        worst[chosen] = 0.0
+        best = int(worst.argmax())
+        if float(worst[best]) <= 1.0 and chosen:
+            break
+        chosen.append(best)
+        for z, A in known.items():
+            mine = numbers == z
+            strange = y[best, mine & (y[best].norm(dim=1) > 1.0)]
+            A += strange.T @ strange
+            left = torch.linalg.solve_triangular(torch.linalg.cholesky(A), y[:, mine].reshape(-1, D).T, upper=False)
+            u[:, mine] = left.norm(dim=0).view(len(y), -1)
+    return chosen
+
+
+Choose = Callable[[Candidates, int], list[int]]
+
+
+@torch.no_grad()
+def explore(
+    model: Any,
+    uncertainty: Uncertainty,
+    starts: list[PhaseState],
+    temperatures_K: list[float],
+    base: Potential,
+    *,
+    ps: float,
+    states: int,
+    seed: int,
+    choose: Choose,
+) -> Explored:
+    """Langevin runs of the map from every start at every temperature; chooses at most `states` of what they meet."""
+    steps = max(round(1000.0 * ps / model.step_fs), LOOK_EVERY)
+    kept: list[PhaseState] = []
+    at: list[float] = []
+    whitened: list[Tensor] = []
+    looks: list[Tensor] = []
+    drifts: list[Tensor] = []
+    failures, calls = [], 0
+    generator = torch.Generator().manual_seed(seed)
+    for T in temperatures_K:
+        batch = PhaseState.batch([_warmed(state, T, generator) for state in starts])
+        alive = torch.ones(len(starts), dtype=torch.bool)
+        noise = int(torch.randint(2**31, (1,), generator=generator))
+        thermostat = Langevin(T, FRICTION_PER_PS, seed=noise, zero_momentum=_at_rest(starts[0]))
+
+        def look(step: int, state: PhaseState, alive: Tensor = alive, T: float = T) -> None:
+            x = uncertainty.network.features_and_vectors(state)[0]
+            y = uncertainty.whitened(x, state.numbers).view(len(alive), -1, x.shape[1])
+            u = y.norm(dim=2)
+            looks.append(u)
+            alive &= u.amax(1) <= TRUST
+            for k in alive.nonzero().flatten().tolist() if step else []:
+                kept.append(state.select(k))
+                at.append(T)
+                whitened.append(y[k])
+
+        try:
+            done = simulate(model, batch, steps, ensemble=thermostat, observe=look, every=LOOK_EVERY)
+        except (NonFinite, BlownUp, NotConverged) as problem:
+            failures.append(f"at {T:g} K, after {len(kept)} states: {problem}")
+            continue
+        finally:
+            calls += steps * len(starts) * model.stages if model.kind == "corrected" else 0
+        gained = [base.energy(s) + s.kinetic_energy() for s in (done.state, batch)]
+        drift = gained[0] - gained[1] - thermostat.heat
+        drifts.append(1e3 * drift / batch.atoms_per_system / (1e-3 * steps * model.step_fs))
+        calls += 2 * len(starts)
+    u = torch.cat([look.flatten() for look in looks])
+    beyond = float((u > 1.0).double().mean())
+    chosen: list[int] = []
+    if kept and (beyond > BEYOND or failures):
+        candidates = Candidates(kept, at, torch.stack(whitened))
+        chosen = choose(candidates, states)
+    shape = (0, *starts[0].positions.shape)
+    return Explored(
+        positions=np.stack([kept[k].positions.numpy() for k in chosen]) if chosen else np.zeros(shape),
+        momenta=np.stack([kept[k].momenta.numpy() for k in chosen]) if chosen else np.zeros(shape),
+        temperatures_K=np.array([at[k] for k in chosen]),
+        uncertainties=np.array([float(whitened[k].norm(dim=1).max()) for k in chosen]),
+        largest=float(u.max()),
+        beyond=beyond,
+        drifts=torch.cat(drifts).numpy() if drifts and not failures else np.zeros(0),
+        calls=calls,
+        failure="; ".join(failures),
+    )
+
+
+def _warmed(state: PhaseState, temperature_K: float, generator: torch.Generator) -> PhaseState:
+    """The same positions with momenta of a temperature, at rest as a whole if it was."""
+    new = maxwell_boltzmann(state, temperature_K, generator)
+    return without_total_momentum(new) if _at_rest(state) else new
+
+
+def _at_rest(state: PhaseState) -> bool:
+    p = state.momenta
+    return state.n_atoms > 1 and not state.has_fixed and float(p.sum(0).abs().max()) <= 1e-6 * float(p.abs().sum())
