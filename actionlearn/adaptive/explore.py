@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from actionlearn.dynamics import Langevin, simulate
-from actionlearn.errors import BlownUp, DataError, NonFinite, NotConverged
+from actionlearn.errors import BlownUp, DataError, InvalidInput, NonFinite, NotConverged
 from actionlearn.files import write_atomically
 from actionlearn.potentials.protocol import Potential
 from actionlearn.reference.thermostat import maxwell_boltzmann, without_total_momentum
@@ -121,7 +122,6 @@ Choose = Callable[[Candidates, int], list[int]]
 @torch.no_grad()
 def explore(
     model: Any,
-    uncertainty: Uncertainty,
     starts: list[PhaseState],
     temperatures_K: list[float],
     base: Potential,
@@ -133,6 +133,9 @@ def explore(
 ) -> Explored:
     """Langevin runs of the map from every start at every temperature; chooses at most `states` of what they meet."""
     steps = max(round(1000.0 * ps / model.step_fs), LOOK_EVERY)
+    uncertainty = Uncertainty.of(model)
+    if uncertainty is None:
+        raise InvalidInput("this map does not know how far from its training a state is: train it with this package")
     kept: list[PhaseState] = []
     at: list[float] = []
     whitened: list[Tensor] = []
@@ -158,7 +161,9 @@ def explore(
                 whitened.append(y[k])
 
         try:
-            done = simulate(model, batch, steps, ensemble=thermostat, observe=look, every=LOOK_EVERY)
+            with warnings.catch_warnings():  # atoms outside training are what is looked for
+                warnings.filterwarnings("ignore", "[0-9]+ of [0-9]+ atoms are outside the range of training")
+                done = simulate(model, batch, steps, ensemble=thermostat, observe=look, every=LOOK_EVERY)
         except (NonFinite, BlownUp, NotConverged) as problem:
             failures.append(f"at {T:g} K, after {len(kept)} states: {problem}")
             continue

@@ -63,7 +63,10 @@ class Plan:
 
 @dataclasses.dataclass(frozen=True)
 class Round:
-    """A map, what it cost and what long-step runs of it met; `new` stretches follow from its states."""
+    """A map, what it cost and what long-step runs of it met.
+
+    Its runs had `wanted` states worth a stretch, `new` of them follow before the next round.
+    """
 
     number: int
     calls: int
@@ -73,6 +76,7 @@ class Round:
     beyond: float
     drift: float | None
     drift_error: float | None
+    wanted: int
     new: int
     failure: str
 
@@ -98,11 +102,16 @@ class Adaptive:
         base: Potential,
         *,
         held_out: Dataset | None = None,
+        start: Any = None,
         choose: Choose = most_uncertain,
+        device: torch.device | str = "cpu",
         progress: bool = False,
     ) -> None:
-        """Begin or go on; `held_out` is what errors are measured on, a part of the first stretches otherwise."""
-        self.choose = choose
+        """Begin or go on; `held_out` is what errors are measured on, a part of the first stretches otherwise.
+
+        Training is on `device`, all else on the CPU.
+        """
+        self.start, self.choose, self.device = start, choose, device
         self.folder, self.plan, self.base, self.progress = Path(folder), plan, base, progress
         self.blueprint, self.settings = blueprint, settings
         self.data = Dataset.open([found.folder for found in sets], step_fs=blueprint.step_fs)
@@ -155,6 +164,7 @@ class Adaptive:
                     beyond=found.beyond,
                     drift=float(drifts.mean()) if len(drifts) else None,
                     drift_error=float(drifts.std(ddof=1) / len(drifts) ** 0.5) if len(drifts) > 1 else None,
+                    wanted=len(found.temperatures_K),
                     new=chosen,
                     failure=found.failure,
                 )
@@ -183,8 +193,8 @@ class Adaptive:
         called = self.base if self.blueprint.kind == "corrected" else None
         if not path.exists():
             training, validation = self.sets(n)
-            start = checkpoint.load(self._path(n - 1, "pt"), base=called) if n else None
-            trainer = Trainer(self.blueprint, training, validation, self.settings, called, start)
+            start = checkpoint.load(self._path(n - 1, "pt"), base=called) if n else self.start
+            trainer = Trainer(self.blueprint, training, validation, self.settings, called, start, device=self.device)
             state_file = path.with_suffix(".state")
             report = trainer.run(state_file, progress=self.progress)
             content = {
@@ -201,14 +211,12 @@ class Adaptive:
     def _explore(self, n: int, model: Any) -> Explored:
         path = self._path(n, "npz")
         if not path.exists():
-            uncertainty, model.report = model.uncertainty, {**model.report, "uncertainty": None}
             generator = np.random.default_rng([self.settings.seed, n])
             stretches = [*self.data.stretches, *self._new(n)]
             picks = generator.choice(len(stretches), self.plan.runs, replace=len(stretches) < self.plan.runs)
             starts = [stretches[k].state(int(generator.integers(len(stretches[k])))) for k in picks]
             explore(
                 model,
-                uncertainty,
                 starts,
                 list(self.plan.temperatures_K),
                 self.base,
@@ -282,7 +290,8 @@ def calls_of(found: ReferenceSet) -> int:
         equilibrate, decorrelate = (
             round(1000.0 * settings[name] / settings["step_fs"]) + 1 for name in ("equilibrate_ps", "decorrelate_ps")
         )
-        calls += len(chains) * (equilibrate + 17) + len(entries) * decorrelate
+        free = 3 * (len(settings["numbers"]) - len(settings["fixed"]))
+        calls += len(chains) * (equilibrate + min(16, free) + 1) + len(entries) * decorrelate
     return int(calls)
 
 
