@@ -60,7 +60,7 @@ class Explored:
 
     def write(self, path: Path) -> None:
         """Keep it, atomically."""
-        arrays = {name: np.asarray(value) for name, value in dataclasses.asdict(self).items()}
+        arrays: dict[str, Any] = {name: np.asarray(value) for name, value in dataclasses.asdict(self).items()}
         write_atomically(path, lambda file: np.savez(file, **arrays))
 
     @classmethod

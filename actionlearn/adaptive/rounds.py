@@ -54,8 +54,14 @@ class Plan:
         T = self.temperatures_K
         if not T or len({f"{t:g}" for t in T}) < len(T):
             raise InvalidInput(f"temperatures are {list(T)}: give one or more, all different")
-        numbers = {"rounds": self.rounds, "calls": self.calls, "stretches": self.stretches, "runs": self.runs}
-        numbers |= {"ps": self.ps, **{"temperature": min(T)}}
+        numbers: dict[str, float | None] = {
+            "rounds": self.rounds,
+            "calls": self.calls,
+            "stretches": self.stretches,
+            "runs": self.runs,
+            "ps": self.ps,
+            "temperature": min(T),
+        }
         for name, value in numbers.items():
             if value is not None and not 0 < value < float("inf"):
                 raise InvalidInput(f"{name} is {value}, expected a positive number")

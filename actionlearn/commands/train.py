@@ -4,6 +4,9 @@ DATA is one folder written by `actionlearn sample`, or several. Stretches are sp
 test sets; the errors that are printed are those of one step of the real map, in float64, on stretches it never saw.
 A training that was stopped goes on where it was when called again with the same options. Started as
 `torchrun --nproc-per-node N -m actionlearn train …`, N processes share every update, --batch-atoms each.
+
+With --adaptive, training alternates with long-step runs of the map at the wanted temperatures; from states of which
+it is unsure, short stretches of the base potential are added. --minutes or --updates are then those of each round.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from typing import Any
 import torch
 
 from actionlearn import checkpoint
+from actionlearn.adaptive import command as adaptive
 from actionlearn.dataset import Dataset, used_stretches
 from actionlearn.errors import DataError, InvalidInput
 from actionlearn.losses import StepErrors, step_errors
@@ -72,6 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="seed of all random numbers")
+    adaptive.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -86,6 +91,7 @@ def _train(args: argparse.Namespace, device: torch.device, ranks: Ranks) -> None
     output = Path(args.output)
     state_file = output.with_name(output.name + ".state")
     ranks.same(lambda: _check_place(output, state_file))
+    adaptive.prepare(args, ranks)
     data = Dataset.open(args.data, step_fs=args.step_fs, memory_gb=args.memory_gb)
     training, validation, test = data.split(args.seed)
     name, base = _base(args, data)
@@ -114,6 +120,9 @@ def _train(args: argparse.Namespace, device: torch.device, ranks: Ranks) -> None
         patience=args.patience,
         seed=args.seed,
     )
+    if args.adaptive is not None:
+        adaptive.run(args, blueprint, settings, start, device)
+        return
     trainer = Trainer(blueprint, training, validation, settings, base, start, device=device, ranks=ranks)
     report = trainer.run(state_file, progress=True)
     if not ranks.first:
