@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import ase
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from actionlearn.analysis.trajectory import Trajectory
 from actionlearn.dynamics.fit import check_fit, check_sound
-from actionlearn.errors import InvalidInput, NonFinite, NotConverged, UnsupportedSystem
+from actionlearn.errors import BlownUp, InvalidInput, NonFinite, NotConverged, UnsupportedSystem
 from actionlearn.maps.midpoint import MidpointAction
 from actionlearn.state import PhaseState
 from actionlearn.units import FEMTOSECOND
@@ -115,30 +115,38 @@ class Grades:
 
 def grade(model: Any, frames: LongSteps) -> Grades:
     """The defect of every step: one gradient of a midpoint action each, or one step of an explicit map."""
-    h = model.step_fs * FEMTOSECOND
     rows = []
     with torch.no_grad():
         for n in range(len(frames) - 1):
-            now, after = frames.state(n), frames.state(n + 1)
-            if isinstance(model, MidpointAction):
-                off_q, off_p = _residual(model, now, after)
-            else:
-                own = model.step(now)
-                off_q, off_p = after.positions - own.positions, after.momenta - own.momenta
-            root = now.masses.sqrt().unsqueeze(1)
-            mobile = ~now.fixed
-            lengths = [
-                float((weight * z)[mobile].norm())
-                for weight, z in (
-                    (root / h, off_q),
-                    (1.0 / root, off_p),
-                    (root / h, after.positions - now.positions),
-                    (1.0 / root, after.momenta - now.momenta),
-                )
-            ]
-            if not np.isfinite(lengths).all():
+            rows.append(lengths(model, frames.state(n), frames.state(n + 1)))
+            if not np.isfinite(rows[-1]).all():
                 raise NonFinite(f"the model gives no finite step from frame {n}: cut the trajectory before it")
-            rows.append(lengths)
+    return grades_of(rows)
+
+
+def lengths(model: Any, now: PhaseState, after: PhaseState) -> list[float]:
+    """Of one step: |√m δq/h|, |δp/√m|, |√m Δq/h|, |Δp/√m|."""
+    h = model.step_fs * FEMTOSECOND
+    if isinstance(model, MidpointAction):
+        off_q, off_p = _residual(model, now, after)
+    else:
+        own = model.step(now)
+        off_q, off_p = after.positions - own.positions, after.momenta - own.momenta
+    root = now.masses.sqrt().unsqueeze(1)
+    mobile = ~now.fixed
+    return [
+        float((weight * z)[mobile].norm())
+        for weight, z in (
+            (root / h, off_q),
+            (1.0 / root, off_p),
+            (root / h, after.positions - now.positions),
+            (1.0 / root, after.momenta - now.momenta),
+        )
+    ]
+
+
+def grades_of(rows: Sequence[Sequence[float]]) -> Grades:
+    """Defects relative to the steps, from the `lengths` of each."""
     dq, dp, step_q, step_p = np.array(rows).T
     tiny = np.finfo(float).tiny
     return Grades(
@@ -170,8 +178,7 @@ class Correction:
             raise InvalidInput(
                 f"iterations are for midpoint actions, a map of kind {kind!r} is explicit: leave them out"
             )
-        if self.iterations is not None and self.iterations < 0:
-            raise InvalidInput(f"iterations must be 0 or more, or None for convergence, not {self.iterations}")
+        _check_iterations(self.iterations)
 
     def states(self) -> Iterator[PhaseState]:
         """All frames, the first as it was."""
@@ -188,22 +195,85 @@ class Correction:
             return self.model.step(state)
         now, after = self.frames.state(n), self.frames.state(n + 1)
         dq, dp = after.positions - now.positions, after.momenta - now.momenta
-        if self.iterations != 0 and self._is_wild(state, dq, dp):
-            self.without_guess += 1
-            return self.model.correct(state, state.drift(self.model.step_fs * FEMTOSECOND), self.iterations)
-        predicted = state.moved(state.positions + dq, state.momenta + dp)
-        try:
-            return self.model.correct(state, predicted, self.iterations)
-        except (NonFinite, NotConverged):
-            if self.iterations is not None:
-                raise
-            self.without_guess += 1
-            return self.model.step(state)
+        corrected, guessed = _corrected(self.model, state, dq, dp, self.iterations)
+        self.without_guess += not guessed
+        return corrected
 
-    def _is_wild(self, state: PhaseState, dq: Tensor, dp: Tensor) -> bool:
-        root = state.masses.sqrt().unsqueeze(1)
-        h = self.model.step_fs * FEMTOSECOND
-        return float((root * dq / h).norm() + (dp / root).norm()) > WILD * float((state.momenta / root).norm())
+
+@dataclasses.dataclass
+class Prediction:
+    """A trajectory whose steps a cheap predictor guesses and the midpoint action corrects, as `states` is iterated.
+
+    As in `Correction`, but the increments are those of `predictor` from where the corrected trajectory stands. Every
+    step of the predictor is graded, by one gradient more; a step that is no guess is graded infinite.
+    """
+
+    model: MidpointAction
+    predictor: Callable[[PhaseState], PhaseState]
+    start: PhaseState
+    steps: int
+    iterations: int | None = None
+    without_guess: int = 0
+    rows: list[list[float]] = dataclasses.field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """See that there is something to correct."""
+        if not isinstance(self.model, MidpointAction):
+            kind = getattr(self.model, "kind", type(self.model).__name__)
+            raise InvalidInput(
+                f"only a midpoint action corrects a predicted step, this model is of kind {kind!r}: explicit maps need "
+                "no prediction, use `actionlearn run`"
+            )
+        _check_iterations(self.iterations)
+        check_fit(self.model, self.start)
+
+    def states(self) -> Iterator[PhaseState]:
+        """The start, then every step."""
+        state = self.start
+        yield state
+        for _ in range(self.steps):
+            with torch.no_grad():
+                state = self._step(state)
+            check_sound(state, self.model)
+            yield state
+
+    @property
+    def grades(self) -> Grades:
+        """Of the predictor's steps so far."""
+        return grades_of(self.rows)
+
+    def _step(self, state: PhaseState) -> PhaseState:
+        try:
+            predicted = self.predictor(state)
+        except (NonFinite, BlownUp, NotConverged):
+            predicted = state.moved(state.positions, torch.full_like(state.momenta, torch.nan))
+        dq, dp = predicted.positions - state.positions, predicted.momenta - state.momenta
+        corrected, guessed = _corrected(self.model, state, dq, dp, self.iterations)
+        self.without_guess += not guessed
+        lost = [float("inf"), float("inf"), 1.0, 1.0]
+        self.rows.append(lengths(self.model, state, predicted) if guessed else lost)
+        return corrected
+
+
+def _check_iterations(iterations: int | None) -> None:
+    if iterations is not None and iterations < 0:
+        raise InvalidInput(f"iterations must be 0 or more, or None for convergence, not {iterations}")
+
+
+def _corrected(
+    model: MidpointAction, state: PhaseState, dq: Tensor, dp: Tensor, iterations: int | None
+) -> tuple[PhaseState, bool]:
+    """The corrected step from an increment, and whether that was of any use."""
+    root, h = state.masses.sqrt().unsqueeze(1), model.step_fs * FEMTOSECOND
+    size = float((root * dq / h).norm() + (dp / root).norm())
+    if iterations != 0 and not size <= WILD * float((state.momenta / root).norm()):
+        return model.correct(state, state.drift(h), iterations), False
+    try:
+        return model.correct(state, state.moved(state.positions + dq, state.momenta + dp), iterations), True
+    except (NonFinite, NotConverged):
+        if iterations is not None:
+            raise
+        return model.step(state), False
 
 
 def _residual(model: MidpointAction, now: PhaseState, after: PhaseState) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ from test_ase_dynamics import alloy, verlet
 
 import actionlearn as al
 from actionlearn import cli
-from actionlearn.correction import Correction, grade, long_steps
+from actionlearn.correction import Correction, Prediction, grade, long_steps
 from actionlearn.errors import ActionlearnError, InvalidInput, UnsupportedSystem
 from actionlearn.maps.blueprint import Blueprint, network_of
 from actionlearn.potentials import SecondMomentMetals
@@ -234,6 +234,37 @@ def test_iterations_and_reconstruction_from_the_command_line(files, checkpoints,
     assert len(ase.io.read(files / "out.traj", ":")) == 7
 
 
+@pytest.mark.parametrize("predictor", ["metals", "direct"])
+def test_steps_predicted_on_the_fly_and_corrected(files, checkpoints, capsys, predictor):
+    output = files / "predicted" / "run.traj"
+    name = str(checkpoints / "direct.pt") if predictor == "direct" else predictor
+    words = ["--predictor", name, "--ps", "0.08", "--output", str(output)]
+    assert cli.main(correct(files, checkpoints, *words)) == 0
+    assert "steps without guess  0" in capsys.readouterr().out
+    frames = ase.io.read(output, ":")
+    model = al.load(checkpoints / "midpoint.pt")
+    assert len(frames) == 9 and frames[-1].info["time_fs"] == 80.0
+    assert grade(model, long_steps(frames, model)).defect.max() < 1e-8  # converged: the action's own, whatever predicts
+    found = json.loads((files / "predicted" / "run.traj.json").read_text())
+    assert len(found["defects"]) == 8 and found["defect_median"] > 1e-3 and found["gradients_per_step"] > 1
+    assert cli.main(correct(files, checkpoints, *words[:-1], str(files / "two.traj"), "--iterations", "2")) == 0
+    assert 1e-8 < grade(model, long_steps(ase.io.read(files / "two.traj", ":"), model)).defect.max() < 0.2
+
+
+def test_a_predictor_that_fails_is_no_guess():
+    def explode(state):
+        return state.moved(state.positions, state.momenta * torch.nan)
+
+    start = al.PhaseState.from_atoms(alloy())
+    prediction = Prediction(implicit(), explode, start, 3)
+    *_, end = prediction.states()
+    assert prediction.without_guess == 3 and np.isinf(prediction.grades.defect).all()
+    own = implicit().step(start, 3)
+    assert (end.positions - own.positions).abs().max() < 1e-8
+    with pytest.raises(InvalidInput, match="only a midpoint action corrects .* 'splitting|only a midpoint action"):
+        Prediction(verlet(STEP), explode, start, 3)
+
+
 def apart(factor):
     def change(n, atoms):
         atoms.info["time_fs"] = n * factor * STEP
@@ -309,6 +340,39 @@ OPTIONS = {
         "a map of kind 'discrete' is explicit",
     ),
     "negative": (["--output", "OUT", "--iterations", "-2"], {}, "iterations must be 0 or more"),
+    "predictor without output": (["--predictor", "metals", "--ps", "1"], {}, "--predictor makes a trajectory"),
+    "predictor without length": (["--predictor", "metals", "--output", "OUT"], {}, "--ps, a positive number, not None"),
+    "negative length": (
+        ["--predictor", "metals", "--output", "OUT", "--ps", "-1"],
+        {},
+        "--ps, a positive number, not -1.0",
+    ),
+    "length without predictor": (["--ps", "1"], {}, "name a --predictor"),
+    "unknown predictor": (
+        ["--predictor", "nonesuch", "--output", "OUT", "--ps", "1"],
+        {},
+        "no potential is called 'nonesuch'",
+    ),
+    "no such predictor": (
+        ["--predictor", "gone.pt", "--output", "OUT", "--ps", "1"],
+        {},
+        "there is no checkpoint gone.pt",
+    ),
+    "predictor for an explicit map": (
+        ["--predictor", "metals", "--output", "OUT", "--ps", "1"],
+        {"kind": "discrete"},
+        "only a midpoint action",
+    ),
+    "predictor from rest": (
+        ["--predictor", "metals", "--output", "OUT", "--ps", "1"],
+        {"name": "rest.traj"},
+        "has no momenta",
+    ),
+    "predictor and reconstruction": (
+        ["--predictor", "metals", "--output", "OUT", "--ps", "1", "--reconstruct-momenta"],
+        {},
+        "needs a trajectory",
+    ),
     "itself": (["--output", "SELF"], {}, "is the trajectory itself"),
     "too few to reconstruct": (["--reconstruct-momenta"], {"name": "short.traj"}, "at least 5 frames"),
     "at rest": (["--reconstruct-momenta"], {"name": "rest.traj"}, "nothing moves"),
@@ -320,7 +384,8 @@ def test_unfit_options_are_refused(files, checkpoints, capsys, verlet_frames, na
     options, where, message = OPTIONS[name]
     (files / "text.traj").write_text("words")
     ase.io.write(files / "short.traj", verlet_frames[:4])
-    ase.io.write(files / "rest.traj", verlet_frames[:1] * 6)
+    still = changed(verlet_frames[:1], lambda n, atoms: atoms.set_momenta(0 * atoms.get_momenta()))
+    ase.io.write(files / "rest.traj", still * 6)
     names = {"OUT": str(files / "out.traj"), "SELF": str(files / "md.traj")}
     assert cli.main(correct(files, checkpoints, *[names.get(word, word) for word in options], **where)) == 1
     err = capsys.readouterr().err.strip()

@@ -5,24 +5,34 @@ graded: how far it is from being a symplectic step of the action, relative to th
 to --json. With --output the corrected trajectory is written: from the first frame on the steps of the action, each
 found from the increment of the original, by a number of iterations or to convergence. Momenta are needed, or are
 reconstructed from the positions with an error that is stated.
+
+With --predictor there is no original: from the first frame of TRAJECTORY on, velocity Verlet of the model's step on a
+potential, or a trained map such as a direct network, guesses every step, and the midpoint action corrects it.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ase
 import ase.io
 import numpy as np
+from ase.constraints import FixCom
 
-from actionlearn import checkpoint
-from actionlearn.correction import Correction, Grades, LongSteps, grade, long_steps
-from actionlearn.dynamics.frames import FrameFile
+from actionlearn import checkpoint, systems
+from actionlearn.correction import Correction, Grades, LongSteps, Prediction, grade, long_steps
+from actionlearn.dynamics import as_text
+from actionlearn.dynamics.frames import FrameFile, frame_of
+from actionlearn.dynamics.writer import Writer
 from actionlearn.errors import InvalidInput
 from actionlearn.files import writable_folder, write_json
 from actionlearn.progress import Progress
+from actionlearn.schemes import Verlet
+from actionlearn.state import PhaseState
 
 WORST = 5
 """Steps shown one by one."""
@@ -43,6 +53,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--reconstruct-momenta", action="store_true", help="take momenta from positions by central differences"
     )
+    parser.add_argument(
+        "--predictor",
+        metavar="NAME",
+        help="guess steps on the fly: a checkpoint (.pt), or a potential for Verlet, built in or module:factory",
+    )
+    parser.add_argument("--ps", type=float, metavar="PS", help="with --predictor: length of the trajectory, ps")
     parser.add_argument("--json", metavar="FILE", help="where the grades go; OUTPUT.json if not given")
 
 
@@ -53,8 +69,11 @@ def run(args: argparse.Namespace) -> None:
         raise InvalidInput(f"--output {args.output} is the trajectory itself: choose another name")
     if output is None and args.iterations is not None:
         raise InvalidInput("--iterations are for a corrected trajectory: name it with --output")
+    _check_predictor(args)
     model = checkpoint.load(args.model)
     atoms = read_frames(args.trajectory)
+    if args.predictor is not None and output is not None:
+        return _predict(args, model, atoms[0], output)
     frames = long_steps(atoms, model, reconstruct=args.reconstruct_momenta)
     correction = None if output is None else Correction(model, frames, args.iterations)
     report = Path(args.json) if args.json else None if output is None else Path(f"{output.path}.json")
@@ -70,6 +89,62 @@ def run(args: argparse.Namespace) -> None:
         summary["correction"] = _correct(correction, output, atoms[0])
         write_json(report, {**summary, "steps": steps})
     print(table(summary, grades))
+
+
+def _check_predictor(args: argparse.Namespace) -> None:
+    if args.predictor is None:
+        if args.ps is not None:
+            raise InvalidInput("--ps is for steps that are predicted on the fly: name a --predictor")
+        return
+    if args.output is None:
+        raise InvalidInput("--predictor makes a trajectory: name it with --output")
+    if args.ps is None or not 0 < args.ps < float("inf"):
+        raise InvalidInput(f"--predictor needs the length of the trajectory, --ps, a positive number, not {args.ps}")
+    if args.reconstruct_momenta:
+        raise InvalidInput("--reconstruct-momenta needs a trajectory, a predictor starts from one frame: leave it out")
+
+
+def _predict(args: argparse.Namespace, model: Any, first: ase.Atoms, output: FrameFile) -> None:
+    """Make a trajectory of predicted and corrected steps, and print how good the predictions were."""
+    if not first.get_momenta().any():
+        raise InvalidInput(f"the first frame of {args.trajectory} has no momenta: a step starts from them")
+    first.set_constraint([c for c in first.constraints if not isinstance(c, FixCom)])  # no condition on a step
+    steps = max(1, round(1000.0 * args.ps / model.step_fs))
+    start = PhaseState.from_atoms(first)
+    prediction = Prediction(model, _predictor(args.predictor, first, model.step_fs), start, steps, args.iterations)
+    report = Path(args.json) if args.json else Path(f"{output.path}.json")
+    for path in (report, output.path):
+        writable_folder(path.parent)
+    output.start()
+    with Writer() as writer, Progress("predicting and correcting", steps) as bar:
+        for n, state in enumerate(prediction.states()):
+            frame = frame_of(state.to_atoms(first), n, n * model.step_fs)
+            writer.do(partial(output.append, frame))
+            bar.advance(min(n, 1))
+    grades = prediction.grades
+    summary = {
+        "trajectory": args.trajectory,
+        "model": args.model,
+        "predictor": args.predictor,
+        "map": model.kind,
+        "step_fs": model.step_fs,
+        "atoms": start.n_atoms,
+        "steps": steps,
+        "output": str(output.path),
+        "iterations": args.iterations,
+        "gradients_per_step": model.statistics.evaluations_per_solve,
+        "steps_without_guess": prediction.without_guess,
+        **{name: None if value == float("inf") else value for name, value in graded(grades).items()},
+    }
+    write_json(report, {**summary, "defects": [x if np.isfinite(x) else None for x in grades.defect.tolist()]})
+    print(as_text(summary))
+
+
+def _predictor(name: str, atoms: ase.Atoms, step_fs: float) -> Callable[[PhaseState], PhaseState]:
+    """A trained map of the same step, or velocity Verlet."""
+    if name.endswith(".pt"):
+        return checkpoint.load(name, step_fs=step_fs).step
+    return Verlet(systems.potential(name, atoms), step_fs=step_fs).step
 
 
 def read_frames(path: str) -> list[ase.Atoms]:
