@@ -12,7 +12,7 @@ from harmonic_stretches import MASSES, STEP_FS, Spring, exact_discrete, stretch
 from test_reference import cluster
 
 from actionlearn import cli
-from actionlearn.errors import InvalidInput
+from actionlearn.errors import InvalidInput, UnsupportedSystem
 from actionlearn.maps import DiscreteAction
 from actionlearn.units import FEMTOSECOND
 from actionlearn.validation import Limits, held_out, judge, measure, roll_out, validate
@@ -67,6 +67,30 @@ def test_a_soft_map_and_one_without_structure_are_not(tmp_path):
     reasons = " ".join(broken.verdict.reasons)
     assert "not symplectic" in reasons and "not reversible" in reasons and "the run failed after" in reasons
     assert broken.verdict.text == "not good enough for any use"
+
+
+class Fragile(Spring):
+    """A potential that knows its molecules so far apart and no further."""
+
+    def __init__(self, stiffness, reach):
+        super().__init__(stiffness)
+        self.reach = reach
+
+    def forces(self, state):
+        if state.positions.abs().max() > self.reach:
+            raise UnsupportedSystem("broken")
+        return super().forces(state)
+
+
+def test_a_run_that_breaks_molecules_fails_but_one_of_the_wrong_system_is_refused():
+    state = STRETCHES[0].state(0)
+    unstable = 1.05 * 2.0 / (STEP_FS * FEMTOSECOND) ** 2
+    model = DiscreteAction([Fragile(unstable, 3.0 * float(state.positions.abs().max()))], step_fs=STEP_FS)
+    run = roll_out(model, BASE, state, ps=2.0)
+    assert run.failure == "broken" and len(run.energies) > 2
+    model.potentials[0].reach = 0.0
+    with pytest.raises(UnsupportedSystem, match="broken"):
+        roll_out(model, BASE, state, ps=2.0)
 
 
 def test_a_run_that_fails_keeps_what_it_had():

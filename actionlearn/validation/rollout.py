@@ -12,7 +12,7 @@ import torch
 from actionlearn.analysis import Trajectory
 from actionlearn.dynamics.ensemble import Map
 from actionlearn.dynamics.freedom import at_rest_as_a_whole
-from actionlearn.errors import InvalidInput, NonFinite, NotConverged
+from actionlearn.errors import InvalidInput, NonFinite, NotConverged, UnsupportedSystem
 from actionlearn.potentials.protocol import Potential
 from actionlearn.state import PhaseState
 from actionlearn.structure import Equipartition, Measured, energy_drift, equipartition
@@ -79,8 +79,8 @@ def roll_out(
 ) -> RollOut:
     """Run a map from a state for `ps`, a frame every `interval_fs` (every step), or until it fails.
 
-    A run fails where its numbers are no longer finite, its equation has no solution, or its energy has changed by
-    half an eV per atom. `advance` is told of every ps that is done.
+    A run fails where its numbers are no longer finite, its equation has no solution, its energy has changed by
+    half an eV per atom, or its potential no longer knows the molecules. `advance` is told of every ps that is done.
     """
     interval = model.step_fs if interval_fs is None else interval_fs
     every = round(interval / model.step_fs)
@@ -99,7 +99,9 @@ def roll_out(
             state = model.step(state, every)
             spent += time.perf_counter() - started
             energy = float(base.energy(state) + state.kinetic_energy())
-        except (NonFinite, NotConverged) as problem:
+        except (NonFinite, NotConverged, UnsupportedSystem) as problem:
+            if isinstance(problem, UnsupportedSystem) and len(states) == 1:
+                raise  # the model was never for this system
             failure = str(problem)
             break
         if not abs(energy - energies[0]) < EXPLODED * state.n_atoms:
