@@ -50,3 +50,61 @@ def test_redrawing_computes_nothing(tmp_path):
 def test_no_picture_is_too_large():
     for path in FIGURES.glob("*.png"):
         assert path.stat().st_size <= 150_000, path
+
+
+# --- the scripts ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def kept_runs(tmp_path_factory):
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture
+def quick(monkeypatch, tmp_path, kept_runs):
+    monkeypatch.setattr(script("ground.runs"), "KEPT", kept_runs)
+    figure = script("ground.figure")
+
+    def run(name):
+        tables = script(name).main(["--quick", "--output", str(tmp_path)])
+        assert (tmp_path / f"{name}.png").stat().st_size > 10_000
+        return tables, figure.chosen
+
+    return run
+
+
+def test_energy_drift(quick):
+    tables, chosen = quick("energy_drift")
+    alloy = {row["map"]: row for row in chosen(tables[""], system="alloy")}
+    assert alloy["corrected"]["rms_meV_per_atom"] < alloy["discrete"]["rms_meV_per_atom"] < 1.0
+    assert alloy["discrete"]["rms_meV_per_atom"] < 0.3 * alloy["Verlet"]["rms_meV_per_atom"]
+    assert alloy["corrected"]["dp_error_percent"] < 0.5 < alloy["Verlet"]["dp_error_percent"]
+    assert alloy["midpoint, 1e-10"]["gradients_per_long_step"] > 3 * alloy["discrete"]["gradients_per_long_step"]
+    assert {row["map"] for row in tables["curves"]} >= set(alloy)
+
+
+def test_equipartition(quick):
+    tables, chosen = quick("equipartition")
+    alloy = chosen(tables[""], system="alloy")
+    assert sum(row["degrees"] for row in chosen(alloy, map="discrete", kind="band")) == 93
+    for group in {row["group"] for row in alloy}:
+        T = {row["map"]: row["temperature_K"] for row in chosen(alloy, group=group)}
+        assert T["corrected"] == pytest.approx(T["Verlet, small step"], rel=0.05)
+
+
+def test_iterations(quick):
+    tables, chosen = quick("iterations")
+    two, converged = (chosen(tables[""], iterations=k)[0] for k in (2.0, "converged"))
+    assert converged["symplectic_defect"] < 1e-8 and converged["reversal_error_A"] < 1e-8
+    assert two["symplectic_defect"] > 1e-6 and two["reversal_error_A"] > 1e-4
+    assert two["dp_error_percent"] < chosen(tables[""], iterations=0.0)[0]["dp_error_percent"]
+
+
+def test_limits(quick):
+    tables, chosen = quick("limits")
+    slow, fast = (chosen(tables["heating"], tau_per_period=tau)[0] for tau in (0.15, 0.5))
+    assert fast["kT_per_period"] > 3 * fast["error"] and fast["kT_per_period"] > 10 * slow["kT_per_period"]
+    error = {row["map"]: row["error_percent"] for row in tables["reach"] if row["step_per_period"] < 0.2}
+    assert error["midpoint"] < error["discrete, s = 2"] < 0.1 * error["Verlet"]
+    assert np.isnan([row["gradients"] for row in tables["cost"] if row["step_per_period"] > 0.5]).all()
+    assert all(np.isfinite(row["gradients"]) for row in tables["cost"] if row["step_per_period"] < 0.25)
