@@ -24,7 +24,7 @@ from scipy.stats import spearmanr
 import actionlearn as al
 from actionlearn import checkpoint, systems
 from actionlearn.adaptive import Adaptive, Plan, most_uncertain, table
-from actionlearn.adaptive.rounds import calls_of
+from actionlearn.adaptive.rounds import calls_of, warm
 from actionlearn.dataset import Dataset
 from actionlearn.losses import step_errors
 from actionlearn.maps.blueprint import Blueprint, network_of
@@ -125,7 +125,7 @@ def sampled(model, first, calls, updates, settings, base, structure, folder):
     found = al.sample(structure, base, folder, **wishes, **SAMPLING)
     training, validation, _ = first.split(settings.seed)
     training = Dataset([*training.stretches, *found], step_fs=STEP_FS)
-    settings = dataclasses.replace(settings, updates=updates)
+    settings = warm(dataclasses.replace(settings, updates=updates))
     trainer = Trainer(model.blueprint, training, validation, settings, start=model)
     trainer.run(progress=True)
     return trainer.average, calls_of(found), len(found)

@@ -131,7 +131,10 @@ def explore(
     seed: int,
     choose: Choose,
 ) -> Explored:
-    """Langevin runs of the map from every start at every temperature; chooses at most `states` of what they meet."""
+    """Langevin runs of the map from every start at every temperature; chooses at most `states` of what they meet.
+
+    Where runs left what can be believed, the last states before that join the chosen ones, as many as there is room.
+    """
     steps = max(round(1000.0 * ps / model.step_fs), LOOK_EVERY)
     uncertainty = Uncertainty.of(model)
     if uncertainty is None:
@@ -142,6 +145,8 @@ def explore(
     looks: list[Tensor] = []
     drifts: list[Tensor] = []
     failures, calls = [], 0
+    last: dict[tuple[float, int], int] = {}  # where a run was last believed
+    left: set[tuple[float, int]] = set()  # runs that are no longer
     generator = torch.Generator().manual_seed(seed)
     for T in temperatures_K:
         batch = PhaseState.batch([_warmed(state, T, generator) for state in starts])
@@ -155,10 +160,13 @@ def explore(
             u = y.norm(dim=2)
             looks.append(u)
             alive &= u.amax(1) <= TRUST
-            for k in alive.nonzero().flatten().tolist() if step else []:
+            for k in alive.nonzero().flatten().tolist():
+                last[T, k] = len(kept)
                 kept.append(state.select(k))
                 at.append(T)
                 whitened.append(y[k])
+            for k in (~alive).nonzero().flatten().tolist():
+                left.add((T, k))
 
         try:
             with warnings.catch_warnings():  # atoms outside training are what is looked for
@@ -179,6 +187,8 @@ def explore(
     if kept and (beyond > BEYOND or failures):
         candidates = Candidates(kept, at, torch.stack(whitened))
         chosen = choose(candidates, states)
+        doubtful = [last[run] for run in sorted(left & set(last)) if last[run] not in chosen]
+        chosen = [*chosen, *doubtful][:states]
     shape = (0, *starts[0].positions.shape)
     return Explored(
         positions=np.stack([kept[k].positions.numpy() for k in chosen]) if chosen else np.zeros(shape),

@@ -28,6 +28,9 @@ from actionlearn.uncertainty import Uncertainty
 EVERY_VALIDATES = 5
 """Of the new stretches every fifth joins the validation set instead of the training set."""
 
+WARM = 0.4
+"""Learning rate of the rounds after the first, relative to that one's."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
@@ -200,7 +203,8 @@ class Adaptive:
         if not path.exists():
             training, validation = self.sets(n)
             start = checkpoint.load(self._path(n - 1, "pt"), base=called) if n else self.start
-            trainer = Trainer(self.blueprint, training, validation, self.settings, called, start, device=self.device)
+            settings = self.settings if start is None else warm(self.settings)
+            trainer = Trainer(self.blueprint, training, validation, settings, called, start, device=self.device)
             state_file = path.with_suffix(".state")
             report = trainer.run(state_file, progress=self.progress)
             content = {
@@ -281,10 +285,15 @@ class Adaptive:
         there = read_json(path)
         for key, value in mine.items():
             if there.get(key) != value:
-                shown = f": {there.get(key)} there, {value} here" if isinstance(value, str) else ""
+                shown = f", the {key} was {there.get(key)}, not {value}" if isinstance(value, str) else f": other {key}"
                 raise InvalidInput(
-                    f"{self.folder} was begun with another {key}{shown}: call with the same, or choose another folder"
+                    f"{self.folder} was begun otherwise{shown}: call as before, or choose another folder"
                 )
+
+
+def warm(settings: Settings) -> Settings:
+    """Settings for weights that are good already: nothing is undone by matching forces or by long strides."""
+    return dataclasses.replace(settings, force_matching=0.0, learning_rate=WARM * settings.learning_rate)
 
 
 def calls_of(found: ReferenceSet) -> int:
