@@ -74,3 +74,22 @@ def radial_distribution(
         expected = population[a] * (population[b] if relative else 1) * shells
         values[name], errors[name] = mean[a, b] / expected, error[a, b] / expected
     return RadialDistribution(0.5 * (edges_r[1:] + edges_r[:-1]), values, errors, relative)
+
+
+def coordination(
+    trajectory: Trajectory, radius: float, *, frames: int = 200, blocks: int = BLOCKS
+) -> dict[str, tuple[float, float]]:
+    """Mean number of B atoms within `radius` Å of an A atom and its standard error, for every "A-B"."""
+    found = radial_distribution(trajectory, largest=radius, bins=1, frames=frames, blocks=blocks)
+    system = trajectory.system
+    symbols = [chemical_symbols[z] for z in system.numbers.tolist()]
+    volume = abs(float(torch.linalg.det(system.cell[0])))
+    counts = {}
+    for pair in found.values:
+        a, b = pair.split("-")
+        one = 4.0 / 3.0 * np.pi * radius**3 / volume * symbols.count(b) if found.relative else radius
+        mean, error = one * float(found.values[pair][0]), one * float(found.errors[pair][0])
+        counts[pair] = (mean, error)
+        there_and_back = symbols.count(a) / symbols.count(b)
+        counts[f"{b}-{a}"] = (mean * there_and_back, error * there_and_back)
+    return counts

@@ -9,8 +9,8 @@ from ase.data import chemical_symbols
 
 from actionlearn.analysis.blocks import BLOCKS
 from actionlearn.analysis.trajectory import Trajectory
+from actionlearn.analysis.welch import welch
 from actionlearn.errors import InvalidInput
-from actionlearn.units import FEMTOSECOND, wavenumber_per_cm
 
 THZ_PER_CM = 2.99792458e-2
 """One cm⁻¹ as a frequency in THz."""
@@ -70,46 +70,24 @@ class VelocitySpectrum:
 def velocity_spectrum(
     trajectory: Trajectory, *, resolution_per_cm: float | None = None, blocks: int = BLOCKS, window: str = "hann"
 ) -> VelocitySpectrum:
-    """Averaged power spectrum of the mass-weighted velocities, by Welch's method.
-
-    Segments overlap by half. They are as long as the resolution asks for, and as `blocks` of them cover the run
-    without; errors are the scatter over segments, widened for the overlap. `window` is "hann", or "none" where
-    segments hold whole periods. P. D. Welch, IEEE Trans. Audio Electroacoust. 15, 70 (1967).
-    """
-    interval = trajectory.interval_fs * FEMTOSECOND
-    per_frame = wavenumber_per_cm(2.0 * np.pi / interval)  # the sampling rate
-    spread = {"hann": 2.0, "none": 1.0}
-    if window not in spread:
-        raise InvalidInput(f"window must be one of {', '.join(spread)}, not {window!r}")
-    if resolution_per_cm is None:
-        length = 2 * len(trajectory) // (blocks + 1)
-    else:
-        length = int(np.ceil(spread[window] * per_frame / resolution_per_cm))
-    if length < 8 or length > len(trajectory):
-        wish = "this many blocks" if resolution_per_cm is None else f"a resolution of {resolution_per_cm:g} cm⁻¹"
-        raise InvalidInput(f"{len(trajectory)} frames are too few for {wish}: segments would have {length} frames")
-    step = max(1, length // 2) if window == "hann" else length
-    starts = range(0, len(trajectory) - length + 1, step)
-    shape = np.hanning(length + 1)[:-1] if window == "hann" else np.ones(length)
-    shape = shape / np.sqrt((shape**2).mean())
-    weighted = _weighted_velocities(trajectory)
-    power = np.stack(
-        [(np.abs(np.fft.rfft(weighted[s : s + length] * shape[:, None, None], axis=0)) ** 2).sum(2) for s in starts]
-    )  # (segments, frequencies, atoms)
-    power[:, 1 : (length + 1) // 2] *= 2.0  # both signs of the frequency
-    per_cm = np.arange(power.shape[1]) * per_frame / length
-    spacing = per_frame / length
-    total = power.sum(axis=(1, 2)).mean() * spacing
+    """Averaged power spectrum of the mass-weighted velocities; resolution and blocks as in `welch`."""
+    power = welch(
+        _weighted_velocities(trajectory),
+        trajectory.interval_fs,
+        resolution_per_cm=resolution_per_cm,
+        blocks=blocks,
+        window=window,
+    )
+    total = power.segments.sum(axis=(1, 2)).mean() * power.spacing_per_cm
     if not total > 0:
         raise InvalidInput("nothing moves in this trajectory, so it has no spectrum: were its momenta recorded?")
-    segments = power.sum(2) / total
-    n, widened = len(segments), np.sqrt(1.1) if window == "hann" else 1.0
-    errors = widened * segments.std(0, ddof=1) / np.sqrt(n) if n > 1 else np.full(len(per_cm), np.nan)
+    density, errors = power.mean_and_error(power.segments.sum(2) / total)
     numbers = trajectory.system.numbers.numpy()
     species = {
-        chemical_symbols[z]: power[:, :, numbers == z].sum(2).mean(0) / total for z in sorted(set(numbers.tolist()))
+        chemical_symbols[z]: power.segments[:, :, numbers == z].sum(2).mean(0) / total
+        for z in sorted(set(numbers.tolist()))
     }
-    return VelocitySpectrum(per_cm, segments.mean(0), errors, species, 0.5 * per_frame, spread[window] * spacing)
+    return VelocitySpectrum(power.per_cm, density, errors, species, power.nyquist_per_cm, power.resolution_per_cm)
 
 
 def velocity_autocorrelation(trajectory: Trajectory, longest_fs: float | None = None) -> tuple[np.ndarray, np.ndarray]:
