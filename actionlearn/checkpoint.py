@@ -15,6 +15,7 @@ from actionlearn import systems
 from actionlearn.errors import ActionlearnError, DataError, InvalidInput
 from actionlearn.files import write_atomically
 from actionlearn.maps.blueprint import Blueprint, learned_part
+from actionlearn.maps.step_range import StepRange
 from actionlearn.potentials.protocol import Potential
 from actionlearn.uncertainty import Uncertainty
 
@@ -59,10 +60,12 @@ def load(
 
     A corrected map calls its base potential: the built-in one that it names, unless `base` gives it. With `step_fs`,
     a checkpoint of another step is refused. Systems of other elements or masses are refused when they are stepped.
+    A checkpoint for a range of steps gives the map of `step_fs`, or without it a `StepRange`, whose `at(step_fs)` does.
     """
     content = read(Path(path))
     blueprint = Blueprint(**{**content["blueprint"], "species": tuple(content["blueprint"]["species"])})
-    if step_fs is not None and abs(step_fs - blueprint.step_fs) > 1e-9 * blueprint.step_fs:
+    fixed = blueprint.steps_fs is None
+    if step_fs is not None and fixed and abs(step_fs - blueprint.step_fs) > 1e-9 * blueprint.step_fs:
         raise InvalidInput(
             f"{path} holds a map for steps of {blueprint.step_fs:g} fs, asked for {step_fs:g} fs: its step is part of "
             "what it learned; take steps of its own, or train another model"
@@ -76,8 +79,19 @@ def load(
         raise DataError(f"{path}: the weights do not fit the map they are to be for: {problem}") from None
     learned_part(model).requires_grad_(False)
     model.to(device)
+    if step_fs is not None and not fixed:
+        model = model.at(step_fs)
     model.report = content["report"]
     model.uncertainty = Uncertainty.of(model)
+    return model
+
+
+def load_map(path: str | Path, step_fs: float | None = None, *, base: Potential | None = None) -> Any:
+    """Like `load`, for those who need one map: that of a checkpoint for a range of steps must be named by its step."""
+    model = load(path, step_fs=step_fs, base=base)
+    if isinstance(model, StepRange):
+        low, high = model.steps_fs
+        raise InvalidInput(f"{path} holds maps for steps of {low:g} to {high:g} fs: choose one with --step-fs")
     return model
 
 

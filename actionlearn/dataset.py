@@ -124,6 +124,31 @@ class Dataset:
         T = [s.temperature_K for s in self.stretches]
         return min(T), max(T)
 
+    def temperatures_of(self, indices: Sequence[int]) -> list[float]:
+        """The temperature of each of these windows, K."""
+        return [self.stretches[self._windows[index][0]].temperature_K for index in indices]
+
+    def steps_between(self, low_fs: float, high_fs: float) -> list[float]:
+        """The steps within a range that lie on the frames of every stretch, fs."""
+        intervals = {s.interval_fs for s in self.stretches}
+        interval = max(intervals)
+        if any(abs(interval / other - round(interval / other)) > 1e-6 for other in intervals):
+            raise InvalidInput(f"frames {sorted(intervals)} fs apart have no steps in common: train on fewer sets")
+        first, last = math.ceil(low_fs / interval - 1e-6), math.floor(high_fs / interval + 1e-6)
+        steps = [k * interval for k in range(max(first, 1), last + 1)]
+        if len(steps) < 2:
+            raise InvalidInput(
+                f"{len(steps)} step(s) from {low_fs:g} to {high_fs:g} fs lie on frames {interval:g} fs apart, a range "
+                "takes at least 2: choose a wider one, or sample with a smaller record_every"
+            )
+        return steps
+
+    def at_step(self, step_fs: float) -> Dataset:
+        """The same stretches in windows of another step."""
+        data = Dataset(self.stretches, step_fs=step_fs, length=self.length)
+        data.memory_gb = self.memory_gb
+        return data
+
     def resized(self, length: int) -> Dataset:
         """The same stretches in windows of another length."""
         return self._part(range(len(self.stretches)), length)

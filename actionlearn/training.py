@@ -9,14 +9,17 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from actionlearn.dataset import Dataset, Windows
-from actionlearn.errors import DataError, InvalidInput, NonFinite
+from actionlearn.errors import DataError, InvalidInput, NonFinite, NotConverged
 from actionlearn.files import write_atomically
-from actionlearn.losses import StepErrors, force_loss, map_loss, step_errors, window_length
+from actionlearn.hamilton_jacobi import force_scales, hamilton_jacobi_loss
+from actionlearn.losses import StepErrors, force_loss, look_around, map_loss, step_errors, window_length
 from actionlearn.maps.blueprint import Blueprint, learned_part, network_of
+from actionlearn.maps.step_range import StepRange
 from actionlearn.optimiser import Preconditioned
 from actionlearn.parallel import Ranks
 from actionlearn.potentials.borrowed import BorrowedDerivatives, has_derivatives
@@ -40,6 +43,8 @@ class Settings:
     | `window`         | frames of a window, None for the least that the loss takes                               |
     | `validations`    | how often errors on the validation set are measured                                      |
     | `patience`       | validations without improvement after which training stops, 0 for never                  |
+    | `hamilton_jacobi`| weight of that equation's residual in the loss of midpoint maps for a range of steps:     |
+    |                  | 0 for trajectories alone, 1 for forces alone                                              |
     """
 
     minutes: float | None = 10.0
@@ -55,6 +60,7 @@ class Settings:
     window: int | None = None
     validations: int = 20
     patience: int = 0
+    hamilton_jacobi: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -63,6 +69,8 @@ class Settings:
             raise InvalidInput(f"give either minutes or updates, not {self.minutes} and {self.updates}")
         if (self.minutes or self.updates or 0) <= 0:
             raise InvalidInput(f"the budget must be positive, not {self.minutes or self.updates}")
+        if not 0.0 <= self.hamilton_jacobi <= 1.0:
+            raise InvalidInput(f"hamilton_jacobi is a weight from 0 to 1, not {self.hamilton_jacobi}")
         if not 0.0 <= self.force_matching < 1.0:
             raise InvalidInput(f"force_matching is a part of the budget, from 0 to below 1, not {self.force_matching}")
         if self.action < 0.0:
@@ -114,6 +122,11 @@ class Trainer:
         self.device, self.ranks = torch.device(device), ranks or Ranks()
         if training.step_fs != blueprint.step_fs:
             raise InvalidInput(f"data in steps of {training.step_fs:g} fs for a map of {blueprint.step_fs:g} fs")
+        if self.settings.hamilton_jacobi and (blueprint.kind != "midpoint" or blueprint.steps_fs is None):
+            raise InvalidInput(
+                "the Hamilton-Jacobi equation is that of midpoint actions for a range of steps, not of a "
+                f"{blueprint.kind} map{'' if blueprint.steps_fs else ' of one step'}: kind midpoint with steps_fs"
+            )
         if self.settings.action:
             self._check_action(training)
         torch.manual_seed(self.settings.seed)
@@ -135,13 +148,15 @@ class Trainer:
             model.to(self.device)
         length = max(self.settings.window or 2, window_length(self.model))
         self.training, self.validation = training.resized(length), validation
+        self._sets = _at_steps(self.training, blueprint)
+        self._force_scales = force_scales(self.training.stretches) if self.settings.hamilton_jacobi else {}
         self.optimiser = Preconditioned(learned_part(self.model).parameters(), weight_decay=self.settings.weight_decay)
         learned_part(self.average).requires_grad_(False)
         self.updates, self.seconds = 0, 0.0
         self.epoch, self.position = 0, 0
         self.curve: list[dict[str, float]] = []
         self._recent: list[float] = []
-        self._order = self.training.order(self.settings.batch_atoms, self.settings.seed, 0)
+        self._order = self._shuffled(0)
         self._best: tuple[float, dict[str, torch.Tensor]] | None = None
 
     @property
@@ -172,7 +187,7 @@ class Trainer:
             self.validate()
         if self.settings.patience and self._best is not None:
             learned_part(self.average).load_state_dict(self._best[1])
-        errors = self.ranks.same(lambda: step_errors(self.average, self.validation, device=self.device))
+        errors = self.ranks.same(lambda: errors_of(self.average, self.validation, device=self.device))
         return Report(self.updates, self.seconds, errors, self.curve)
 
     def update(self) -> float:
@@ -181,9 +196,9 @@ class Trainer:
             group["lr"] = self.settings.rate(self.done)
         self.optimiser.zero_grad(set_to_none=True)
         loss, share = 0.0, 0
-        for batch in self._next_batches()[self.ranks.rank :][:1]:  # none where an epoch ends on fewer than there are
-            windows = self.training.windows(batch, torch.float32, self.device)
-            value = self._loss(windows)
+        for data, batch in self._next_batches()[self.ranks.rank :][:1]:  # none where an epoch ends on too few
+            windows = data.windows(batch, torch.float32, self.device)
+            value = self._loss(windows, data.step_fs, data.temperatures_of(batch))
             value.backward()
             loss, share = float(value.detach()), int((~windows.frames[0].fixed).sum())
         loss, shares = self.ranks.sums(share * loss, share)
@@ -202,24 +217,30 @@ class Trainer:
         self._recent.append(loss)
         return loss
 
-    def _loss(self, windows: Windows) -> Tensor:
+    def _loss(self, windows: Windows, step_fs: float, temperatures_K: list[float]) -> Tensor:
         """What an update makes small."""
         if self._matching_forces():
-            return force_loss(self._shared_potential, windows, self.blueprint.step_fs)
+            return force_loss(self._shared_potential, windows, step_fs)
         if self.blueprint.kind == "direct" and self.updates % 2:
             windows = windows.reversed()  # the other maps are reversible by construction
-        loss = map_loss(self.model, windows, self.settings.action)
+        weight, loss = self.settings.hamilton_jacobi, windows.scale_p.new_zeros(())
+        if weight < 1.0:
+            loss = (1.0 - weight) * map_loss(_map_of(self.model, step_fs), windows, self.settings.action)
+        if weight > 0.0:
+            look_around(self.model, windows)
+            count = self.updates * self.ranks.size + self.ranks.rank
+            generator = torch.Generator().manual_seed(self.settings.seed * 1_000_003 + count)
+            there = hamilton_jacobi_loss(self.model, windows, temperatures_K, self._force_scales, generator)
+            loss = loss + weight * there
         if self._borrowed is not None:
-            loss = loss + force_loss(self._shared_potential, windows, self.blueprint.step_fs)
+            loss = loss + force_loss(self._shared_potential, windows, step_fs)
         return loss
 
     def validate(self) -> StepErrors:
         """Errors of the averaged map on the validation set, and a point of the learning curve."""
         # maps that solve equations cost tens of explicit steps each
         windows = 8 if self.blueprint.kind in ("processed", "midpoint") else 32
-        errors = self.ranks.same(
-            lambda: step_errors(self.average, self.validation, windows=windows, device=self.device)
-        )
+        errors = self.ranks.same(lambda: errors_of(self.average, self.validation, windows=windows, device=self.device))
         self.curve.append(
             {
                 "update": self.updates,
@@ -237,7 +258,9 @@ class Trainer:
 
     def _take_over(self, start: Any) -> None:
         """Begin with the weights of a map of the same make."""
-        theirs = dataclasses.replace(start.blueprint, step_fs=self.blueprint.step_fs, base=self.blueprint.base)
+        theirs = dataclasses.replace(start.blueprint, base=self.blueprint.base)
+        if theirs.steps_fs is None:  # the weights of a range belong to its longest step
+            theirs = dataclasses.replace(theirs, step_fs=self.blueprint.step_fs)
         if theirs != self.blueprint:
             raise InvalidInput(f"cannot start from {start.blueprint}: it is made otherwise than {self.blueprint}")
         learned_part(self.average).load_state_dict(learned_part(start).state_dict())
@@ -255,13 +278,21 @@ class Trainer:
 
     # --- pieces of an update ----------------------------------------------------------------------
 
-    def _next_batches(self) -> list[list[int]]:
+    def _next_batches(self) -> list[tuple[Dataset, list[int]]]:
         """One for each process, as far as the epoch goes."""
         if self.position >= len(self._order):
             self.epoch, self.position = self.epoch + 1, 0
-            self._order = self.training.order(self.settings.batch_atoms, self.settings.seed, self.epoch)
+            self._order = self._shuffled(self.epoch)
         self.position += self.ranks.size
         return self._order[self.position - self.ranks.size : self.position]
+
+    def _shuffled(self, epoch: int) -> list[tuple[Dataset, list[int]]]:
+        """Batches of one pass over all windows, each of one step; those of several steps in random order."""
+        seed, atoms = self.settings.seed, self.settings.batch_atoms
+        batches = [(data, batch) for data in self._sets for batch in data.order(atoms, seed, epoch)]
+        if len(self._sets) == 1:
+            return batches
+        return [batches[k] for k in np.random.default_rng([seed, epoch, 1]).permutation(len(batches))]
 
     def _look_at_clock(self, begun: float) -> None:
         """The seconds spent, by the clock of the first process."""
@@ -332,7 +363,7 @@ class Trainer:
         self._best = content["best"]
         self.updates, self.epoch, self.position = content["counters"]
         self.seconds, self._recent, self.curve = content["seconds"], content["recent"], content["curve"]
-        self._order = self.training.order(self.settings.batch_atoms, self.settings.seed, self.epoch)
+        self._order = self._shuffled(self.epoch)
 
     def _made_for(self) -> list[str]:
         checksums = [s.checksum for data in (self.training, self.validation) for s in data.stretches]
@@ -346,6 +377,33 @@ def _read_state(path: Path) -> dict[str, Any]:
     except Exception as problem:
         raise DataError(f"{path} is no readable training state ({problem}): delete it to start anew") from None
     return content
+
+
+def errors_of(model: Any, data: Dataset, *, windows: int = 64, device: torch.device | str = "cpu") -> StepErrors:
+    """Errors of one step on a set; those of a range of steps are the rms over all steps that lie on frames.
+
+    Infinite where a midpoint map has no solution (yet).
+    """
+    sets = _at_steps(data, model.blueprint)
+    count = max(windows // len(sets), 4)
+    try:
+        each = [step_errors(_map_of(model, part.step_fs), part, windows=count, device=device) for part in sets]
+    except NotConverged:
+        return StepErrors(math.inf, math.inf, windows)
+    squares = torch.tensor([[errors.position**2, errors.momentum**2] for errors in each], dtype=torch.float64)
+    position, momentum = squares.mean(0).sqrt().tolist()
+    return StepErrors(position, momentum, sum(errors.windows for errors in each))
+
+
+def _at_steps(data: Dataset, blueprint: Blueprint) -> list[Dataset]:
+    """The set at every step that a blueprint is for."""
+    if blueprint.steps_fs is None:
+        return [data]
+    return [data.at_step(step_fs) for step_fs in data.steps_between(*blueprint.steps_fs)]
+
+
+def _map_of(model: Any, step_fs: float) -> Any:
+    return model.at(step_fs) if isinstance(model, StepRange) else model
 
 
 def feature_range(model: Any, data: Dataset, windows: int = 32) -> dict[str, torch.Tensor]:

@@ -30,6 +30,7 @@ FLOORS = {
     "dataset": 3,
     "losses": 3,
     "optimiser": 3,
+    "hamilton_jacobi": 3,
     "training": 3,
     "uncertainty": 3,
     "checkpoint": 3,

@@ -42,6 +42,8 @@ def prepare(args: argparse.Namespace, ranks: Ranks) -> None:
             raise InvalidInput(f"{given[0]} goes with --adaptive FOLDER: add that, or leave it out")
         return
     plan(args)
+    if args.steps_fs is not None:
+        raise InvalidInput("adaptive sampling trains a map of one step: give --step-fs, or leave out --adaptive")
     if ranks.size > 1:
         raise InvalidInput(
             f"adaptive sampling works in one process, not in {ranks.size}: start it without torchrun, and train on "

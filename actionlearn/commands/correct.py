@@ -42,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `actionlearn correct`."""
     parser.add_argument("trajectory", metavar="TRAJECTORY", help="trajectory file in any format that ASE reads")
     parser.add_argument("--model", required=True, metavar="FILE", help="checkpoint of a trained map")
+    parser.add_argument("--step-fs", type=float, metavar="FS", help="step of the map, of a model for a range of steps")
     parser.add_argument(
         "--output",
         metavar="FILE",
@@ -70,7 +71,7 @@ def run(args: argparse.Namespace) -> None:
     if output is None and args.iterations is not None:
         raise InvalidInput("--iterations are for a corrected trajectory: name it with --output")
     _check_predictor(args)
-    model = checkpoint.load(args.model)
+    model = checkpoint.load_map(args.model, args.step_fs)
     atoms = read_frames(args.trajectory)
     if args.predictor is not None and output is not None:
         return _predict(args, model, atoms[0], output)

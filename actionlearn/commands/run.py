@@ -41,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `actionlearn run`."""
     parser.add_argument("structure", metavar="STRUCTURE", help="structure file, or name of a built-in system")
     parser.add_argument("--model", required=True, metavar="FILE", help="checkpoint of a trained map")
+    parser.add_argument("--step-fs", type=float, metavar="FS", help="step of the map, of a model for a range of steps")
     parser.add_argument("--output", required=True, metavar="FILE", help="trajectory to write: .xyz, .extxyz or .traj")
     parser.add_argument("--ps", type=float, required=True, metavar="PS", help="length of the whole run, ps")
     parser.add_argument("--ensemble", choices=ENSEMBLES, default="nve", help="what is kept constant, and how")
@@ -74,7 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Run and print the summary."""
     frames = FrameFile(args.output)
-    model = checkpoint.load(args.model)
+    model = checkpoint.load_map(args.model, args.step_fs)
     atoms = systems.structure(args.structure)
     if args.hmr is not None:
         atoms = repartitioned(atoms, args.hmr)

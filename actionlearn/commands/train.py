@@ -22,7 +22,7 @@ from actionlearn import checkpoint
 from actionlearn.adaptive import command as adaptive
 from actionlearn.dataset import Dataset, used_stretches
 from actionlearn.errors import DataError, InvalidInput
-from actionlearn.losses import StepErrors, step_errors
+from actionlearn.losses import StepErrors
 from actionlearn.maps.blueprint import KINDS, Blueprint
 from actionlearn.parallel import Ranks, choose_device, together
 from actionlearn.pictures import learning_curve, picture
@@ -30,7 +30,7 @@ from actionlearn.potentials.protocol import Potential
 from actionlearn.reference import ReferenceSet
 from actionlearn.reference.shelf import MEMORY_GB
 from actionlearn.systems import potential
-from actionlearn.training import Report, Settings, Trainer, feature_range
+from actionlearn.training import Report, Settings, Trainer, errors_of, feature_range
 from actionlearn.uncertainty import Uncertainty
 
 
@@ -41,7 +41,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", required=True, metavar="FILE", help="checkpoint to write, e.g. model.pt")
     parser.add_argument("--kind", choices=KINDS, default="discrete", help="kind of map")
     parser.add_argument("--stages", type=int, metavar="S", help="kicks a step (2; 1 for midpoint and direct)")
-    parser.add_argument("--step-fs", type=float, required=True, metavar="FS", help="long step, fs")
+    step = parser.add_mutually_exclusive_group(required=True)
+    step.add_argument("--step-fs", type=float, metavar="FS", help="long step, fs")
+    step.add_argument(
+        "--steps-fs", type=float, nargs=2, metavar=("LO", "HI"), help="one model for all steps of this range, fs"
+    )
+    parser.add_argument(
+        "--without-trajectories",
+        action="store_true",
+        help="midpoint, --steps-fs: learn from the forces on single frames, by the Hamilton-Jacobi equation",
+    )
     budget = parser.add_mutually_exclusive_group()
     budget.add_argument("--minutes", type=float, metavar="M", help="time to train (10)")
     budget.add_argument("--updates", type=int, metavar="N", help="updates, where the result must be repeatable")
@@ -92,7 +101,8 @@ def _train(args: argparse.Namespace, device: torch.device, ranks: Ranks) -> None
     state_file = output.with_name(output.name + ".state")
     ranks.same(lambda: _check_place(output, state_file))
     adaptive.prepare(args, ranks)
-    data = Dataset.open(args.data, step_fs=args.step_fs, memory_gb=args.memory_gb)
+    step_fs = args.step_fs or args.steps_fs[1]
+    data = Dataset.open(args.data, step_fs=step_fs, memory_gb=args.memory_gb)
     training, validation, test = data.split(args.seed)
     name, base = _base(args, data)
     start = None if args.start is None else checkpoint.load(args.start, base=base)
@@ -100,14 +110,20 @@ def _train(args: argparse.Namespace, device: torch.device, ranks: Ranks) -> None
         kind=args.kind,
         species=data.species,
         masses=data.masses,
-        step_fs=args.step_fs,
+        step_fs=step_fs,
+        steps_fs=args.steps_fs and tuple(args.steps_fs),
         stages=args.stages or (1 if args.kind in ("midpoint", "direct") else 2),
         network={k: getattr(args, k) for k in ("cutoff", "channels", "hidden", "layers")},
         base=name,
     )
     if start is not None:
         blueprint = dataclasses.replace(
-            start.blueprint, species=data.species, masses=data.masses, step_fs=args.step_fs, base=name
+            start.blueprint,
+            species=data.species,
+            masses=data.masses,
+            step_fs=step_fs,
+            steps_fs=blueprint.steps_fs,
+            base=name,
         )
     settings = Settings(
         minutes=10.0 if args.minutes is None and args.updates is None else args.minutes,
@@ -118,6 +134,7 @@ def _train(args: argparse.Namespace, device: torch.device, ranks: Ranks) -> None
         force_matching=args.force_matching,
         action=args.action_weight,
         patience=args.patience,
+        hamilton_jacobi=float(args.without_trajectories),
         seed=args.seed,
     )
     if args.adaptive is not None:
@@ -127,7 +144,7 @@ def _train(args: argparse.Namespace, device: torch.device, ranks: Ranks) -> None
     report = trainer.run(state_file, progress=True)
     if not ranks.first:
         return
-    tested = step_errors(trainer.average, test, device=device)
+    tested = errors_of(trainer.average, test, device=device)
     checkpoint.save(
         trainer.average,
         output,
@@ -170,7 +187,10 @@ def _base(args: argparse.Namespace, data: Dataset) -> tuple[str | None, Potentia
 
 
 def _summary(blueprint: Blueprint, report: Report, tested: StepErrors, output: Path) -> str:
-    what: list[Any] = [blueprint.kind, f"s = {blueprint.stages}", f"h = {blueprint.step_fs:g} fs"]
+    steps = f"h = {blueprint.step_fs:g} fs"
+    if blueprint.steps_fs is not None:
+        steps = f"h = {blueprint.steps_fs[0]:g} to {blueprint.steps_fs[1]:g} fs"
+    what: list[Any] = [blueprint.kind, f"s = {blueprint.stages}", steps]
     return "\n".join(
         [
             f"{', '.join(what)}: {report.updates} updates in {report.seconds / 60.0:.1f} min",

@@ -31,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `actionlearn validate`."""
     parser.add_argument("model", metavar="MODEL", help="checkpoint written by `actionlearn train`")
     parser.add_argument("data", nargs="+", metavar="DATA", help="folder of reference trajectories")
+    parser.add_argument("--step-fs", type=float, metavar="FS", help="step of the map, of a model for a range of steps")
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for the results")
     parser.add_argument("--temperature", type=float, nargs="+", metavar="K", help="temperatures (those held out)")
     parser.add_argument("--ps", type=float, default=20.0, metavar="PS", help="length of each run")
@@ -48,9 +49,9 @@ def run(args: argparse.Namespace) -> None:
     if not stretches:
         raise DataError(f"{', '.join(args.data)}: no stretch was recorded yet, finish sampling first")
     base = potential(names.pop(), stretches[0].system.to_atoms())
-    model = checkpoint.load(args.model)
+    model = checkpoint.load_map(args.model, args.step_fs)
     if model.kind == "corrected":
-        model = checkpoint.load(args.model, base=base)
+        model = checkpoint.load_map(args.model, args.step_fs, base=base)
     chosen = held_out(stretches, model.report)
     output = Path(args.output)
     found = validate(
@@ -65,6 +66,7 @@ def run(args: argparse.Namespace) -> None:
             "model": sha256(Path(args.model)),
             "data": [sha256(Path(folder) / MANIFEST) for folder in args.data],
             "base": args.base,
+            "step_fs": args.step_fs,
         },
         progress=True,
     )

@@ -8,6 +8,7 @@ from actionlearn.maps.lattice import LatticeMap, LatticeState
 from actionlearn.maps.midpoint import MidpointAction
 from actionlearn.maps.predict_correct import PredictCorrect
 from actionlearn.maps.processed import Displacement, ProcessedAction
+from actionlearn.maps.step_range import StepRange
 
 __all__ = [
     "Blueprint",
@@ -20,5 +21,6 @@ __all__ = [
     "MidpointAction",
     "PredictCorrect",
     "ProcessedAction",
+    "StepRange",
     "kick_weights",
 ]

@@ -15,6 +15,7 @@ from actionlearn.maps.discrete import DiscreteAction, kick_weights
 from actionlearn.maps.guard import Masses
 from actionlearn.maps.midpoint import MidpointAction
 from actionlearn.maps.processed import Displacement, ProcessedAction
+from actionlearn.maps.step_range import StepRange
 from actionlearn.networks.atomic_moments import AtomicMoments
 from actionlearn.potentials.protocol import Potential
 
@@ -23,6 +24,10 @@ KINDS = ("discrete", "processed", "corrected", "midpoint", "direct")
 #: Sizes of the parts of a kick potential that are learned besides the shared potential, relative to it. Small parts
 #: that start at zero are learned by small steps.
 REMAINDER, CORRECTION, DISPLACEMENT = 0.3, 0.1, 0.1
+
+#: Powers of h² in the maps of a range of steps. Up to ωh = 2 they leave 0.5 % of the kicks of a harmonic mode unsaid,
+#: 1 % of its midpoint action; what more of them would add is less than what they cost in training.
+ORDERS = {"discrete": 1, "corrected": 1, "processed": 3, "midpoint": 2}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +42,9 @@ class Blueprint:
 
     δ_k and the displacement w of a processed action are further heads. All heads start at zero. A corrected map
     does not use V_0 itself: matched to the forces, it lends its derivatives to a base potential that has none.
+
+    With `steps_fs`, the shortest and the longest step, it is a `StepRange` that is built: each δ becomes a polynomial
+    in h² without a constant, and so does the scalar of a midpoint action beyond V_0. `step_fs` is then the longest.
     """
 
     kind: str
@@ -46,6 +54,7 @@ class Blueprint:
     stages: int = 2
     network: dict[str, Any] = dataclasses.field(default_factory=dict)
     base: str | None = None
+    steps_fs: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be built."""
@@ -55,35 +64,66 @@ class Blueprint:
             raise InvalidInput(f"stages must be at least 1, not {self.stages}")
         if self.kind in ("midpoint", "direct") and self.stages != 1:
             raise InvalidInput(f"a {self.kind} map has one stage, not {self.stages}")
+        if self.steps_fs is not None:
+            low, high = self.steps_fs
+            if self.kind == "direct":
+                raise InvalidInput("a direct map has one step: give step_fs alone, or another kind")
+            if not 0.0 < low < high or self.step_fs != high:
+                raise InvalidInput(
+                    f"a range of steps runs from a shorter to a longer one, which is step_fs: got {low:g} to {high:g} "
+                    f"fs and step_fs {self.step_fs:g}"
+                )
 
     def build(self, base: Potential | None = None, dtype: torch.dtype = torch.float64) -> Any:
         """The map with fresh weights; `base` is the potential that a corrected one calls."""
-        s, n_kicks = self.stages, self.stages // 2 + 1
-        about: dict[str, Any] = {"step_fs": self.step_fs, "species": self.species, "masses": self.masses}
+        if self.kind == "corrected" and base is None:
+            raise InvalidInput(f"a corrected map calls its base potential ({self.base or 'unnamed'}): give it as base")
         if self.kind == "direct":
-            model: Any = DirectPredictor(**about, **self.network).to(dtype)
-        elif self.kind == "midpoint":
-            model = MidpointAction(self._network(1, dtype, momenta=True), **about)
-        elif self.kind == "corrected":
-            if base is None:
-                raise InvalidInput(
-                    f"a corrected map calls its base potential ({self.base or 'unnamed'}): give it as base"
-                )
-            net = self._network(1 + n_kicks, dtype)
-            correction = [_head(net, {1 + k: CORRECTION}) for k in range(n_kicks)]
-            model = CorrectedVerlet(base, correction, stages=s, **about)
+            model: Any = DirectPredictor(**self._about, **self.network).to(dtype)
         else:
-            net = self._network(1 + n_kicks + (self.kind == "processed"), dtype)
-            kicks = [_head(net, {0: w, 1 + k: REMAINDER}) for k, w in enumerate(kick_weights(s))]
-            model = DiscreteAction(kicks, stages=s, **about)
-            if self.kind == "processed":
-                displacement = Displacement(_head(net, {1 + n_kicks: DISPLACEMENT}), step_fs=self.step_fs)
-                model = ProcessedAction(model, displacement)
+            momenta, heads = self.kind == "midpoint", self._heads
+            net = AtomicMoments(self.species, heads=heads, momenta=momenta, dtype=dtype, **self.network)
+            model = self.assemble(net, base, self.step_fs) if self.steps_fs is None else StepRange(self, net, base)
         model.blueprint = self
         return model
 
-    def _network(self, heads: int, dtype: torch.dtype, momenta: bool = False) -> AtomicMoments:
-        return AtomicMoments(self.species, heads=heads, momenta=momenta, dtype=dtype, **self.network)
+    def assemble(self, net: AtomicMoments, base: Potential | None, step_fs: float) -> Any:
+        """The map of one step, made of the heads of a network that `build` has made."""
+        s, n_kicks = self.stages, self.stages // 2 + 1
+        about = {**self._about, "step_fs": step_fs}
+        if self.kind == "midpoint":
+            return MidpointAction(_head(net, {0: 1.0} | self._learned(0, 1.0, step_fs)), **about)
+        if self.kind == "corrected":
+            correction = [_head(net, self._learned(k, CORRECTION, step_fs)) for k in range(n_kicks)]
+            assert base is not None
+            return CorrectedVerlet(base, correction, stages=s, **about)
+        kicks = [_head(net, {0: w} | self._learned(k, REMAINDER, step_fs)) for k, w in enumerate(kick_weights(s))]
+        model = DiscreteAction(kicks, stages=s, **about)
+        if self.kind == "discrete":
+            return model
+        size = DISPLACEMENT * (self.step_fs / step_fs) ** 2  # w = W/h² has a constant
+        return ProcessedAction(model, Displacement(_head(net, self._learned(n_kicks, size, step_fs)), step_fs=step_fs))
+
+    @property
+    def _about(self) -> dict[str, Any]:
+        return {"step_fs": self.step_fs, "species": self.species, "masses": self.masses}
+
+    @property
+    def _orders(self) -> int:
+        return 1 if self.steps_fs is None else ORDERS[self.kind]
+
+    @property
+    def _heads(self) -> int:
+        if self.kind == "midpoint":
+            return 1 if self.steps_fs is None else 1 + self._orders
+        return 1 + (self.stages // 2 + 1 + (self.kind == "processed")) * self._orders
+
+    def _learned(self, part: int, size: float, step_fs: float) -> dict[int, float]:
+        """Heads of one learned part and their coefficients; x^n, x = (h/h_max)², where h is not fixed."""
+        if self.steps_fs is None:
+            return {} if self.kind == "midpoint" else {1 + part: size}
+        x, orders = (step_fs / self.steps_fs[1]) ** 2, self._orders
+        return {1 + part * orders + n: size * x ** (n + 1) for n in range(orders)}
 
 
 def learned_part(model: Any) -> nn.Module:

@@ -12,10 +12,11 @@ from actionlearn.state import PhaseState
 from actionlearn.units import BOLTZMANN, FEMTOSECOND, PICOSECOND
 
 
-def maxwell_boltzmann(state: PhaseState, temperature_K: float, generator: torch.Generator) -> PhaseState:
-    """Momenta drawn anew, p = sqrt(m·kT)·ξ; fixed atoms stay at rest."""
+def maxwell_boltzmann(state: PhaseState, temperature_K: float | Tensor, generator: torch.Generator) -> PhaseState:
+    """Momenta drawn anew, p = sqrt(m·kT)·ξ, T for all atoms or for each; fixed atoms stay at rest."""
     width = (state.masses * BOLTZMANN * temperature_K).sqrt().unsqueeze(1)
-    p = width * torch.randn(state.positions.shape, generator=generator, dtype=state.positions.dtype)
+    xi = torch.randn(state.positions.shape, generator=generator, dtype=state.positions.dtype)
+    p = width * xi.to(width.device)
     return state.moved(state.positions, p.masked_fill(state.fixed.unsqueeze(1), 0.0))
 
 
