@@ -16,17 +16,24 @@ from typing import Any
 
 import numpy as np
 import torch
+from ase import Atoms
 from ase.optimize import BFGS
 from ground import cast
 from ground.figure import Canvas, Row, Tables, chosen, column, make
 
-from actionlearn.analysis import Temperatures, Trajectory, temperatures_by_band, temperatures_by_species
+from actionlearn import systems
+from actionlearn.analysis import Temperatures, Trajectory, rigid_bands, temperatures_by_band, temperatures_by_species
 from actionlearn.pictures import COLOURS, GREY, label_ends
+from actionlearn.potentials.water import ANGLE, BOND
 from actionlearn.state import PhaseState
 from actionlearn.structure import vibrational_bands
 
 SHOWN = (cast.VERLET_SMALL, cast.VERLET, cast.DIRECT, cast.RESCALED, "midpoint, 1e-10", cast.DISCRETE, cast.CORRECTED)
-EDGES_PER_CM = {"alloy": (20.0, 80.0, 130.0, 300.0), "ethanol": (50.0, 900.0, 2000.0, 3300.0, 4500.0)}
+EDGES_PER_CM = {
+    "alloy": (20.0, 80.0, 130.0, 300.0),
+    "ethanol": (50.0, 900.0, 2000.0, 3300.0, 4500.0),
+    "water": (1000.0, 2500.0, 4500.0),
+}
 BLOCKS = 8
 BAND_INKS = (COLOURS[6], COLOURS[0], COLOURS[2], COLOURS[1])
 
@@ -37,7 +44,7 @@ def compute(args: argparse.Namespace) -> Tables:
     for part in cast.performances(args, tuple(EDGES_PER_CM)):
         name = part.system.name
         if name not in modes:
-            modes[name] = _modes(part, args.quick)
+            modes[name] = _modes(part)
         end = {"length_ps": 1e-3 * part.run.times_fs[-1], "lost": part.run.lost or "no"}
         found = list(_temperatures(part, *modes[name], blocks=2 if args.quick else BLOCKS))
         if not found:
@@ -62,15 +69,23 @@ def compute(args: argparse.Namespace) -> Tables:
     return {"": summary, "series": series}
 
 
-def _modes(part: cast.Part, quick: bool) -> tuple[PhaseState, dict[str, torch.Tensor]]:
-    """The geometry of one fragment at rest, and its normal modes in bands."""
-    base = part.system.base()
-    atoms = part.geometry.to_atoms()
-    if part.system.name == "ethanol":
+def _modes(part: cast.Part) -> tuple[PhaseState, dict[str, torch.Tensor]]:
+    """The geometry of one fragment at rest, and its directions in bands: normal modes, for water its whole motion too.
+
+    The crystal stays on the sites it was built on: any directions will do.
+    """
+    name, base = part.system.name, part.system.base()
+    if name == "alloy":
+        atoms = systems.structure(f"cuau{part.geometry.n_atoms}")
+    elif name == "ethanol":
+        atoms = part.geometry.to_atoms()
         atoms.calc = base.calculator
         BFGS(atoms, logfile=None).run(fmax=0.01, steps=100)
+    else:
+        atoms = Atoms("OH2", [[0, 0, 0], [BOND, 0, 0], [BOND * math.cos(ANGLE), BOND * math.sin(ANGLE), 0]])
     state = PhaseState.from_atoms(atoms)
-    return state, vibrational_bands(base, state, EDGES_PER_CM[part.system.name], 1e-2)
+    bands = vibrational_bands(base, state, EDGES_PER_CM[name], 1e-2 if name == "alloy" else 1e-3)
+    return state, {**rigid_bands(state), **bands} if name == "water" else bands
 
 
 def _temperatures(
@@ -83,9 +98,9 @@ def _temperatures(
     interval = float(run.times_fs[1] - run.times_fs[0])
     found: dict[str, list[Temperatures]] = {"element": [], "band": []}
     for k in range(run.positions.shape[1]):
-        trajectory = Trajectory(run.positions[1:, k], run.momenta[1:, k], interval, reference)
+        trajectory = Trajectory(run.positions[1:, k], run.momenta[1:, k], interval, part.geometry)
         found["element"].append(temperatures_by_species(trajectory, momentum_removed=True, blocks=blocks))
-        found["band"].append(temperatures_by_band(trajectory, bands, reference, blocks=blocks))
+        found["band"].append(temperatures_by_band(trajectory, bands, reference, momentum_removed=True, blocks=blocks))
     for kind, each in found.items():
         T = np.mean([one.temperatures_K for one in each], axis=0)
         e = np.sqrt(np.mean([one.errors_K**2 for one in each], axis=0) / len(each))

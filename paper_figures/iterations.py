@@ -28,7 +28,7 @@ from actionlearn.state import PhaseState
 from actionlearn.units import FEMTOSECOND
 
 TEMPERATURE_K, STEP_FS = 500.0, 24.0
-ITERATIONS = (0, 1, 2, 4, 8, 12, None)
+ITERATIONS = (0, 1, 2, 4, 8, None)
 FLIGHT, VERLET, DIRECT = "free flight", "Verlet, 24 fs", "direct network"
 INKS = {FLIGHT: COLOURS[0], VERLET: COLOURS[6], DIRECT: COLOURS[1]}
 
@@ -68,7 +68,7 @@ def compute(args: argparse.Namespace) -> Tables:
         states = [cast.small_crystal(TEMPERATURE_K)]
         predictors = {VERLET: predictors[VERLET]}
     else:
-        states = _states(8)
+        states = _states(4)
     start, small = states[0], al.Verlet(base, step_fs=2.0)
     pairs = [(state, small.step(state, 12)) for state in states]
     rows = []
@@ -76,7 +76,7 @@ def compute(args: argparse.Namespace) -> Tables:
         for k in (0, 2, None) if args.quick else ITERATIONS:
             action = al.load(path)
             step = al.PredictCorrect(predictor, action, iterations=k)
-            steps, every = (20, 1) if args.quick else (500, 2)
+            steps, every = (20, 1) if args.quick else (250, 2)
             run = runs.kept(
                 f"iterations {sha256(path)} {name} {origin} {k} {steps} {every}",
                 lambda step=step, steps=steps, every=every: runs.record(

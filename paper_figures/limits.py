@@ -56,21 +56,21 @@ def _reach(quick: bool) -> list[Row]:
 
 
 def _heating(quick: bool) -> list[Row]:
-    taus = (0.15, 0.3, 0.5) if quick else (0.1, 0.12, 0.14, 0.16, 0.18, *np.arange(0.2, 0.72, 0.03).round(3).tolist())
+    taus = (0.15, 0.3, 0.5) if quick else (0.1, 0.12, 0.14, 0.16, 0.18, *np.arange(0.2, 0.72, 0.04).round(3).tolist())
     rows = []
     for percent in (3.0,) if quick else (0.5, 1.0, 3.0):
         for tau in taus:
-            gained, error = chain.heating(tau * chain.PERIOD, percent / 100, *((12, 60) if quick else (48, 400)))
+            gained, error = chain.heating(tau * chain.PERIOD, percent / 100, *((12, 60) if quick else (32, 300)))
             rows.append({"error_percent": percent, "tau_per_period": tau, "kT_per_period": gained, "error": error})
     return rows
 
 
 def _cost(quick: bool) -> list[Row]:
     rows = []
-    for share in (0.2, 0.4, 0.55) if quick else np.linspace(0.05, 0.55, 21):
+    for share in (0.2, 0.4, 0.55) if quick else np.linspace(0.05, 0.55, 11):
         for name, options in SOLVERS.items():
             solver = al.FixedPointSolver(tolerance=1e-10, **options)
-            spent = chain.gradients_a_step(share * chain.PERIOD, solver, 3 if quick else 30)
+            spent = chain.gradients_a_step(share * chain.PERIOD, solver, 3 if quick else 20)
             rows.append({"solver": name, "step_per_period": float(share), "gradients": spent})
     return rows
 
@@ -79,7 +79,7 @@ def _alloy(args: argparse.Namespace) -> list[Row]:
     """Drift of every trained map of the alloy that is found, from 500 K."""
     base = systems.potential("metals", systems.structure("cuau108"))
     start = cast.small_crystal(TEMPERATURE_K) if args.quick else cast.recorded(ROOT / "data" / "cuau", TEMPERATURE_K, 0)
-    ps = 0.5 if args.quick else 25.0
+    ps = 0.5 if args.quick else 20.0
     period = _fastest_period(base, start, 0.5 if args.quick else 6.0)
     rows = []
     for path in _alloy_maps(args):

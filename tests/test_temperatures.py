@@ -1,5 +1,7 @@
 """Kinetic temperatures by element and by band: exact thermal momenta, turned molecules, and what must not pass."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -112,6 +114,16 @@ def test_species_account_for_the_centre_of_mass(water):
     assert (np.abs(found.means_K - 300.0) < 4.0 * found.mean_errors_K).all()
     naive = temperatures_by_species(run)
     assert naive.means_K[1] < 0.2 * 300.0
+
+
+def test_bands_lose_the_motion_of_the_whole(water, bands):
+    run = tumbling(water, 2000, 3, [(e, KT) for e in bands.values()])
+    m = run.system.masses.numpy()[:, None]
+    at_rest = dataclasses.replace(run, momenta=run.momenta - m * run.momenta.sum(1, keepdims=True) / m.sum())
+    found = temperatures_by_band(at_rest, bands, water, momentum_removed=True)
+    assert found.degrees == pytest.approx((6.0, 9.0, 6.0, 3.0))
+    assert (np.abs(found.means_K - 300.0) < 4.0 * found.mean_errors_K).all()
+    assert temperatures_by_band(at_rest, bands, water).means_K[0] < 220.0
 
 
 def test_what_cannot_be_measured_is_refused(water, bands):

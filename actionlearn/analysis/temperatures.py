@@ -82,6 +82,7 @@ def temperatures_by_band(
     reference: PhaseState | None = None,
     *,
     turning: bool | None = None,
+    momentum_removed: bool = False,
     blocks: int = BLOCKS,
 ) -> Temperatures:
     """Of each band of directions, as `structure.vibrational_bands` and `rigid_bands` make them.
@@ -89,6 +90,8 @@ def temperatures_by_band(
     `reference` is the geometry of one fragment, for which the bands were made; the system is any number of these, one
     after the other, elements in the same order. It may be left out where the fragment is the system and does not turn.
     With `turning` (default: where nothing is periodic, or there are several fragments) fragments are turned onto it.
+    Where the total momentum is held at zero, bands lose what the motion of the whole has of them, such as three
+    degrees of the translations of all molecules.
     """
     e = _directions(bands)
     system, n = trajectory.system, e[0].shape[1]
@@ -108,6 +111,9 @@ def temperatures_by_band(
         w = _turned(trajectory.positions.reshape(shape), w, root, reference.positions.detach().numpy())
     doubled = np.stack([(np.einsum("tfad,kad->tfk", w, one) ** 2).sum((1, 2)) for one in e], axis=1)
     degrees = np.array([float(fragments * len(one)) for one in e])
+    if momentum_removed:
+        whole = root / np.sqrt((root**2).sum())
+        degrees -= [(np.einsum("fam,kad->fkd", whole, one) ** 2).sum() for one in e]
     return _in_time(trajectory, tuple(bands), doubled, degrees, blocks)
 
 

@@ -30,7 +30,7 @@ STEPS_PER_PERIOD = 24
 STEP_FS = PERIOD_FS / STEPS_PER_PERIOD
 SPREAD = 0.01
 NETWORK = {"cutoff": 4.0, "channels": 8, "hidden": 32}
-ORBITS, FINE = 60, 20
+ORBITS, FINE = 150, 20
 
 
 def start(count: int, spread: float, seed: int) -> PhaseState:
