@@ -176,16 +176,24 @@ class ActionDynamics(MolecularDynamics):
             raise InvalidInput(f"steps must be a whole number, zero or more, got {steps!r}")
         self.max_steps = self.nsteps + int(steps)
         if self.nsteps == 0:
-            self.call_observers()
+            self._show()
         yield self.nsteps == self.max_steps
         while self.nsteps < self.max_steps:
             n = min(self._until_due(), self.max_steps - self.nsteps) if together else 1
-            self._advance(n)
+            if together:
+                self._advance(n)
+            else:
+                self.step()
             self.nsteps += n
-            self.call_observers()
+            self._show()
             if self.restart is not None and self.nsteps % self.restart_every == 0:
                 self.save_restart(self.restart)
             yield self.nsteps == self.max_steps
+
+    def _show(self) -> None:
+        self._refresh_properties()
+        self.log()
+        self.call_observers()
 
     def _until_due(self) -> int:
         """Steps until an observer, a restart file or a look is due."""
