@@ -108,3 +108,33 @@ def test_limits(quick):
     assert error["midpoint"] < error["discrete, s = 2"] < 0.1 * error["Verlet"]
     assert np.isnan([row["gradients"] for row in tables["cost"] if row["step_per_period"] > 0.5]).all()
     assert all(np.isfinite(row["gradients"]) for row in tables["cost"] if row["step_per_period"] < 0.25)
+
+
+def test_pareto(quick):
+    tables, chosen = quick("pareto")
+    at = {(row["kind"], row["step_fs"]): row for row in tables[""]}
+    assert at["Blanes-Moan 4", 24.0]["error_percent"] < 0.2 * at["Verlet", 24.0]["error_percent"]
+    learned = next(row for row in tables[""] if row["network_gradients_per_ps"] > 0)
+    assert learned["error_percent"] < at["Verlet", 24.0]["error_percent"]
+
+
+def test_spectra(quick):
+    tables, chosen = quick("spectra")
+    band = chosen(tables[""], system="alloy", spectrum="velocity")[0]
+    assert abs(band["difference_per_cm"]) < 10.0 and 90.0 < band["reference_per_cm"] < 160.0
+    reference = chosen(tables["spectra"], system="alloy", of="reference")
+    assert sum(row["density"] for row in reference) * reference[1]["per_cm"] == pytest.approx(1.0, rel=0.01)
+
+
+def test_exactness(quick):
+    tables, chosen = quick("exactness")
+    for row in chosen(tables[""], sampling="with the test"):
+        assert abs(row["bias_kT"]) < 4 * row["error_kT"] and 0.5 < row["acceptance"] < 1.0
+
+
+def test_transfer(quick):
+    tables, chosen = quick("transfer")
+    assert {row["axis"] for row in tables[""]} == {"temperature_K", "gold_percent"}
+    error = {(row["axis"], row["at"]): row["dp_error_percent"] for row in tables[""]}
+    assert all(row["lost"] == "no" for row in tables[""])
+    assert all(0.0 < e < 4.0 for e in error.values()) and len(error) == 4

@@ -1,0 +1,165 @@
+"""Accuracy against cost: integrators on the base forces and learned maps, at many steps, on the alloy.
+
+    python paper_figures/pareto.py [--quick] [--models DIR] [--redraw]
+
+All start from the same recorded frames of the alloy (108 atoms, 500 K) and cover the same 96 fs. Error: rms(δz)/rms(Δz)
+of mass-weighted momenta against velocity Verlet with steps of 0.5 fs. Cost: evaluations of a gradient a picosecond,
+of the base potential or of the network (a corrected map takes both), and CPU time in the same run, one thread. Maps
+are files named alloy-KIND-STAGES-STEP-UPDATES.pt, as `benchmarks/trained_maps.py alloy` makes them, and the shipped
+ones; `updates` is how long each was trained.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from typing import Any
+
+import torch
+from ground.figure import FIGURES, ROOT, Canvas, Row, Tables, chosen, column, make
+
+import actionlearn as al
+from actionlearn import schemes, systems
+from actionlearn.errors import ActionlearnError
+from actionlearn.pictures import COLOURS, GREY
+from actionlearn.state import PhaseState
+
+SPAN_FS = 96.0
+BASE_SCHEMES = {
+    "Verlet": (schemes.VELOCITY_VERLET, (2, 4, 8, 12, 16, 19.2, 24)),
+    "Yoshida 4": (schemes.YOSHIDA_4, (4, 8, 16, 24)),
+    "Yoshida 6": (schemes.YOSHIDA_6, (16, 24, 48)),
+    "Blanes-Moan 4": (schemes.BLANES_MOAN_4, (12, 24, 48)),
+    "McLachlan 4": (schemes.MCLACHLAN_4, (8, 16, 24, 32)),
+}
+INKS = {
+    "Verlet": "#000000",
+    "Yoshida 4": GREY,
+    "Yoshida 6": GREY,
+    "Blanes-Moan 4": GREY,
+    "McLachlan 4": GREY,
+    "discrete": COLOURS[0],
+    "processed": COLOURS[2],
+    "corrected": COLOURS[4],
+    "midpoint": COLOURS[3],
+    "direct": COLOURS[1],
+}
+
+
+def compute(args: argparse.Namespace) -> Tables:
+    base = systems.potential("metals", systems.structure("cuau108"))
+    states = _starts(2 if args.quick else 8)
+    reference = _after(al.Verlet(base, step_fs=4.0 if args.quick else 0.5), states)[0]
+    rows = []
+    for name, (scheme, steps) in BASE_SCHEMES.items():
+        for step_fs in steps[-2:] if args.quick else steps:
+            integrator = schemes.Splitting(base, scheme, step_fs)
+            gradients = {"base": integrator.stages * 1e3 / step_fs, "network": 0.0}
+            rows.append({"kind": name, "step_fs": step_fs} | _row(integrator, states, reference, gradients))
+    for path in _maps(args):
+        model = al.load(path)
+        rows.append(
+            {"kind": model.kind, "stages": model.stages, "step_fs": model.step_fs, "file": path.name}
+            | {"updates": model.report.get("updates", math.nan)}
+            | _row(model, states, reference, _gradients(model))
+        )
+        print(f"{path.name}: {rows[-1]['error_percent']:.3g} %", flush=True)
+    return {"": rows}
+
+
+def _starts(count: int) -> PhaseState:
+    """Frames of different stretches at 500 K as one batch."""
+    stretches = [s for s in al.ReferenceSet.open(ROOT / "data" / "cuau") if s.temperature_K == 500.0]
+    frames = [stretches[k % len(stretches)].state(11 * (k // len(stretches))) for k in range(count)]
+    return PhaseState.batch(frames)
+
+
+def _maps(args: argparse.Namespace) -> list[Any]:
+    folders = [args.models] if args.models else []
+    folders += [FIGURES / "models", ROOT / "data" / "models"]
+    found = {}
+    for folder in folders:
+        for path in sorted([*folder.glob("alloy-*.pt"), *folder.glob("cuau-*.pt")]):
+            if "-k" not in path.stem:
+                found.setdefault(path.name, path)
+    return [path for path in found.values() if SPAN_FS % al.load(path).step_fs == 0][: 1 if args.quick else None]
+
+
+def _gradients(model: Any) -> dict[str, float]:
+    """Evaluations a picosecond; those of a solver are counted in the run (nan here)."""
+    per_ps = 1e3 / model.step_fs
+    network = math.nan if model.kind == "midpoint" else model.stages * per_ps
+    return {"base": model.stages * per_ps if model.kind == "corrected" else 0.0, "network": network}
+
+
+@torch.no_grad()
+def _after(step: Any, states: PhaseState) -> tuple[PhaseState, float]:
+    """The states after the span, and the CPU time of the second half of it, ms a picosecond and system."""
+    n = round(SPAN_FS / step.step_fs)
+    states = step.step(states, n - n // 2)
+    started = time.process_time()
+    states = step.step(states, n // 2) if n > 1 else states
+    spent = time.process_time() - started
+    simulated_ps = 1e-3 * max(n // 2, 1) * step.step_fs * states.n_systems
+    return states, 1e3 * spent / simulated_ps
+
+
+def _row(step: Any, states: PhaseState, reference: PhaseState, gradients: dict[str, float]) -> Row:
+    solver = getattr(step, "statistics", None)
+    if solver is not None:
+        solver.reset()
+    try:
+        end, cpu = _after(step, states)
+    except (ActionlearnError, ArithmeticError) as problem:
+        return {"error_percent": math.nan, "lost": type(problem).__name__}
+    if math.isnan(gradients["network"]):
+        gradients = gradients | {"network": solver.evaluations_per_solve * 1e3 / step.step_fs}
+    root = states.masses.sqrt().unsqueeze(1)
+    miss = ((end.momenta - reference.momenta) / root).square().sum()
+    moved = ((reference.momenta - states.momenta) / root).square().sum()
+    return {
+        "error_percent": 100 * float((miss / moved).sqrt()),
+        "base_gradients_per_ps": gradients["base"],
+        "network_gradients_per_ps": gradients["network"],
+        "cpu_ms_per_ps": cpu,
+        "lost": "no",
+    }
+
+
+def draw(tables: Tables, canvas: Canvas) -> None:
+    rows = [row for row in tables[""] if 0.0 < row["error_percent"] < 150.0]
+    with canvas(2, width=5.4, height=4.2) as axes:
+        for ax, name, label in zip(
+            axes, ("gradients", "cpu"), ("gradients a picosecond", "CPU time, ms a picosecond"), strict=True
+        ):
+            _panel(ax, rows, name)
+            ax.set(xscale="log", yscale="log", xlabel=label, ylabel="error of the momenta after 96 fs, %")
+        axes[0].set_title("Per gradient, whichever it is of")
+        axes[1].set_title("On this machine, cheap base forces")
+
+
+def _panel(ax, rows: list[Row], name: str) -> None:
+    for kind in dict.fromkeys(row["kind"] for row in rows):
+        part = chosen(rows, kind=kind)
+        x = column(part, "cpu_ms_per_ps")
+        if name == "gradients":
+            x = column(part, "base_gradients_per_ps").clip(column(part, "network_gradients_per_ps"))
+        y, ink = column(part, "error_percent"), INKS[kind]
+        scheme = kind in BASE_SCHEMES
+        ax.plot(x, y, color=ink, marker="o" if not scheme else ".", linestyle="-" if scheme else "none")
+        for at, (xk, yk) in enumerate(zip(x, y, strict=True)):
+            row = part[at]
+            text = f"{kind}" if scheme and at == 0 else None
+            if not scheme:
+                text = f"{kind} s={row['stages']:.0f}, {row['step_fs']:g} fs"
+            if text:
+                ax.annotate(text, (xk, yk), xytext=(4, 3), textcoords="offset points", color=ink, fontsize=7)
+
+
+def main(argv: list[str] | None = None) -> Tables:
+    return make(__file__, __doc__ or "", compute, draw, argv)
+
+
+if __name__ == "__main__":
+    main()
