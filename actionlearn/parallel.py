@@ -69,6 +69,17 @@ class Ranks:
         for w, mean, count in zip(weights, (flat[: sum(sizes)] / flat[-1]).split(sizes), counts, strict=True):
             w.grad = mean.view_as(w) if count else None
 
+    @torch.no_grad()
+    def spread(self, weights: Iterable[Tensor]) -> None:
+        """Give all processes the weights of the first, which on machines of one kind they have anyway."""
+        if self.size == 1:
+            return
+        weights = list(weights)
+        flat = torch.cat([w.reshape(-1) for w in weights])
+        distributed.broadcast(flat, 0)
+        for w, first in zip(weights, flat.split([w.numel() for w in weights]), strict=True):
+            w.copy_(first.view_as(w))
+
 
 @contextlib.contextmanager
 def together(device: torch.device) -> Iterator[Ranks]:

@@ -77,6 +77,18 @@ def learning_curve(axes: Axes, curve: Sequence[Mapping[str, float]]) -> None:
     axes.legend()
 
 
+def drift_curve(axes: Axes, curve: Sequence[Mapping[str, float]]) -> None:
+    """Drift of the energy in short roll-outs against time, where it was measured."""
+    points = [point for point in curve if "drift" in point]
+    minutes, drifts, errors = ([point[name] for point in points] for name in ("seconds", "drift", "drift_error"))
+    minutes = [seconds / 60.0 for seconds in minutes]
+    axes.axhline(0.0, color=GREY, linewidth=0.8)
+    axes.errorbar(minutes, drifts, errors, marker="o", markersize=3, capsize=2)
+    axes.set_yscale("symlog", linthresh=0.1)
+    axes.set_ylim(min(-0.1, 2.0 * min(drifts)), max(0.1, 2.0 * max(drifts)))
+    axes.set(xlabel="training (minutes)", ylabel="drift (meV/atom/ps)", title="Energy in short roll-outs")
+
+
 def label_ends(axes: Axes, labels: Sequence[tuple[float, float, str, str]], *, gap: float = 0.055) -> None:
     """Write names at the right ends of lines, (x, y, text, colour) each, moved apart where they would overlap.
 

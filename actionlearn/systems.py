@@ -7,7 +7,7 @@ import inspect
 import math
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -199,6 +199,13 @@ def potential(name: str, atoms: ase.Atoms) -> Potential:
     if ":" in name:
         return _from_factory(name, atoms)
     raise InvalidInput(f"no potential is called {name!r}: choose from {', '.join(potential_names())}")
+
+
+def common_potential(name: str, structures: Sequence[ase.Atoms]) -> Potential:
+    """One potential for several systems: made for the first that has all their elements, or for a list of these."""
+    elements = sorted({int(z) for atoms in structures for z in set(atoms.numbers)})
+    whole = (atoms for atoms in structures if set(atoms.numbers) == set(elements))
+    return potential(name, next(whole, ase.Atoms(elements)))
 
 
 def potential_names() -> list[str]:

@@ -17,6 +17,7 @@ from actionlearn.dataset import Dataset, Windows
 from actionlearn.errors import DataError, InvalidInput, NonFinite, NotConverged
 from actionlearn.files import write_atomically
 from actionlearn.hamilton_jacobi import force_scales, hamilton_jacobi_loss
+from actionlearn.heating import STEPS, certain, heating
 from actionlearn.losses import StepErrors, force_loss, look_around, map_loss, step_errors, window_length
 from actionlearn.maps.blueprint import Blueprint, learned_part, network_of
 from actionlearn.maps.step_range import StepRange
@@ -25,8 +26,13 @@ from actionlearn.parallel import Ranks
 from actionlearn.potentials.borrowed import BorrowedDerivatives, has_derivatives
 from actionlearn.potentials.protocol import Potential
 from actionlearn.progress import Progress
+from actionlearn.state import PhaseState
+from actionlearn.structure import Measured
 
-STATE_FORMAT = "actionlearn training state 1"
+STATE_FORMAT = "actionlearn training state 2"
+
+#: What a step of a roll-out costs, in updates on as many atoms; 0.5 for the other kinds.
+UPDATES_A_STEP = {"corrected": 1.0, "midpoint": 5.0}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,9 +48,14 @@ class Settings:
     | `clip`           | largest norm of the gradient                                                             |
     | `window`         | frames of a window, None for the least that the loss takes                               |
     | `validations`    | how often errors on the validation set are measured                                      |
-    | `patience`       | validations without improvement after which training stops, 0 for never                  |
+    | `patience`       | validations without a better map after which training stops, 0 for never                 |
     | `hamilton_jacobi`| weight of that equation's residual in the loss of midpoint maps for a range of steps:     |
     |                  | 0 for trajectories alone, 1 for forces alone                                              |
+    | `drift_share`    | part of the budget spent on roll-outs that measure the drift of the energy, 0 for none    |
+    | `drift_limit`    | meV/atom/ps; this much of it beyond doubt counts as much as twice the error of a step     |
+
+    The better of two maps has the smaller error of one step (momenta) times 1 + drift/`drift_limit`, where of the drift
+    counts what exceeds twice its uncertainty: noise of a short roll-out never decides, heating does.
     """
 
     minutes: float | None = 10.0
@@ -61,6 +72,8 @@ class Settings:
     validations: int = 20
     patience: int = 0
     hamilton_jacobi: float = 0.0
+    drift_share: float = 0.05
+    drift_limit: float = 0.1
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -73,8 +86,16 @@ class Settings:
             raise InvalidInput(f"hamilton_jacobi is a weight from 0 to 1, not {self.hamilton_jacobi}")
         if not 0.0 <= self.force_matching < 1.0:
             raise InvalidInput(f"force_matching is a part of the budget, from 0 to below 1, not {self.force_matching}")
+        if not (self.drift_share >= 0.0 and self.drift_limit > 0.0):
+            raise InvalidInput(
+                f"drift_share must not be negative and drift_limit positive, not {self.drift_share}, {self.drift_limit}"
+            )
         if self.action < 0.0:
             raise InvalidInput(f"the weight of the action must not be negative, it is {self.action}")
+
+    def score(self, momentum_error: float, drift: Measured | None) -> float:
+        """What the better of two maps has less of."""
+        return momentum_error * (1.0 + (0.0 if drift is None else certain(drift)) / self.drift_limit)
 
     def rate(self, done: float) -> float:
         """Learning rate after this part of the budget."""
@@ -86,12 +107,13 @@ class Settings:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What training did: the errors at its end on the validation set, and the learning curve."""
+    """What training did: errors and drift of the map it hands out on the validation set, and the learning curve."""
 
     updates: int
     seconds: float
     errors: StepErrors
     curve: list[dict[str, float]]
+    drift: Measured | None = None
 
 
 class Trainer:
@@ -103,6 +125,9 @@ class Trainer:
 
     Of several processes (`ranks`) each takes its own batch of an update, and all take the same step along the mean
     gradient, as one process with batches that many times as large; the first one measures and writes.
+
+    The map that is handed out is the best of those validated (see `Settings`). Drifts are those of the energy of
+    `watched`, a base potential (that of a corrected map unless another is given), else of the map's own energy.
     """
 
     def __init__(
@@ -116,6 +141,7 @@ class Trainer:
         *,
         device: torch.device | str = "cpu",
         ranks: Ranks | None = None,
+        watched: Potential | None = None,
     ) -> None:
         """Fresh weights and features standardised over the training set, or those of the map `start`."""
         self.blueprint, self.settings, self.base = blueprint, settings or Settings(), base
@@ -157,7 +183,10 @@ class Trainer:
         self.curve: list[dict[str, float]] = []
         self._recent: list[float] = []
         self._order = self._shuffled(0)
-        self._best: tuple[float, dict[str, torch.Tensor]] | None = None
+        self._watched = watched or base
+        self._starts = self._roll_out_starts()
+        self._drift: tuple[float, float] | None = None  # the last that was measured, and its standard error
+        self._best: tuple[float, tuple[float, float] | None, dict[str, torch.Tensor]] | None = None
 
     @property
     def done(self) -> float:
@@ -185,10 +214,12 @@ class Trainer:
                 bar.advance(self.done - shown, self._note(loss))
         if not self.curve:
             self.validate()
-        if self.settings.patience and self._best is not None:
-            learned_part(self.average).load_state_dict(self._best[1])
+        drift = self._drift
+        if self._best is not None:
+            _, drift, weights = self._best
+            learned_part(self.average).load_state_dict(weights)
         errors = self.ranks.same(lambda: errors_of(self.average, self.validation, device=self.device))
-        return Report(self.updates, self.seconds, errors, self.curve)
+        return Report(self.updates, self.seconds, errors, self.curve, _measured(drift))
 
     def update(self) -> float:
         """One batch on each process, one step of the optimiser, and its loss."""
@@ -212,6 +243,7 @@ class Trainer:
                 "lower the learning rate or the step"
             )
         self.optimiser.step()
+        self.ranks.spread(weights)
         self.updates += 1
         self._average_weights()
         self._recent.append(loss)
@@ -237,24 +269,45 @@ class Trainer:
         return loss
 
     def validate(self) -> StepErrors:
-        """Errors of the averaged map on the validation set, and a point of the learning curve."""
+        """Errors of the averaged map on the validation set, at times its drift, and a point of the learning curve."""
         # maps that solve equations cost tens of explicit steps each
         windows = 8 if self.blueprint.kind in ("processed", "midpoint") else 32
         errors = self.ranks.same(lambda: errors_of(self.average, self.validation, windows=windows, device=self.device))
-        self.curve.append(
-            {
-                "update": self.updates,
-                "seconds": round(self.seconds, 3),
-                "learning_rate": self.settings.rate(self.done),
-                "loss": sum(self._recent) / max(len(self._recent), 1),
-                "position_error": errors.position,
-                "momentum_error": errors.momentum,
-            }
-        )
+        point = {
+            "update": self.updates,
+            "seconds": round(self.seconds, 3),
+            "learning_rate": self.settings.rate(self.done),
+            "loss": sum(self._recent) / max(len(self._recent), 1),
+            "position_error": errors.position,
+            "momentum_error": errors.momentum,
+        }
+        if self._roll_out_is_due():
+            longest = _map_of(self.average, self.blueprint.step_fs)
+            found = self.ranks.same(lambda: heating(longest, self._starts, self._watched))
+            if found is not None:
+                self._drift = point["drift"], point["drift_error"] = found.value, found.error
+        point["score"] = self.settings.score(errors.momentum, _measured(self._drift))
+        self.curve.append(point)
         self._recent = []
-        if self.settings.patience and (self._best is None or errors.momentum < self._best[0]):
-            self._best = (errors.momentum, copy.deepcopy(learned_part(self.average).state_dict()))
+        best = self._best
+        # a map of unknown drift is no better than one of known drift
+        if best is None or (best[1] is None and self._drift is not None) or point["score"] <= best[0]:
+            self._best = (point["score"], self._drift, copy.deepcopy(learned_part(self.average).state_dict()))
         return errors
+
+    def _roll_out_starts(self) -> PhaseState:
+        """First frames of held-out windows, spread over the set, of half a batch in all."""
+        largest = max(s.system.n_atoms for s in self.validation.stretches)
+        count = min(max(self.settings.batch_atoms // (2 * largest), 1), 8)
+        return self.validation.windows(self.validation.even(count), device=self.device).frames[0]
+
+    def _roll_out_is_due(self) -> bool:
+        """At so many validations, evenly spaced and at the last, as the share of the budget pays for."""
+        cost = STEPS * UPDATES_A_STEP.get(self.blueprint.kind, 0.5) * self._starts.n_atoms / self.settings.batch_atoms
+        validations, done = self.settings.validations, min(self.done, 1.0)
+        paid = min(int(self.settings.drift_share * self.updates / max(done, 1e-9) / cost + 1e-9), validations)
+        k = round(validations * done)
+        return k * paid // validations > (k - 1) * paid // validations
 
     def _take_over(self, start: Any) -> None:
         """Begin with the weights of a map of the same make."""
@@ -318,16 +371,17 @@ class Trainer:
         return (math.floor(self.done * self.settings.validations + 1e-9) + 1) / self.settings.validations
 
     def _gave_up(self) -> bool:
-        patience, errors = self.settings.patience, [point["momentum_error"] for point in self.curve]
-        return bool(patience) and len(errors) > patience and min(errors[-patience:]) > min(errors)
+        first = next((k for k, point in enumerate(self.curve) if "drift" in point), 0)
+        patience, scores = self.settings.patience, [point["score"] for point in self.curve[first:]]
+        return bool(patience) and len(scores) > patience and min(scores[-patience:]) > min(scores)
 
     def _note(self, loss: float) -> str:
         if not self.curve:
             return f"loss {loss:.2e}"
         last = self.curve[-1]
-        return (
-            f"loss {loss:.2e}  errors dq {100 * last['position_error']:.2f} % dp {100 * last['momentum_error']:.2f} %"
-        )
+        drift = "" if self._drift is None else f"  drift {self._drift[0]:+.2g} ± {self._drift[1]:.1g} meV/atom/ps"
+        errors = f"dq {100 * last['position_error']:.2f} % dp {100 * last['momentum_error']:.2f} %"
+        return f"loss {loss:.2e}  errors {errors}{drift}"
 
     # --- going on after a kill --------------------------------------------------------------------
 
@@ -342,6 +396,7 @@ class Trainer:
             "average": learned_part(self.average).state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "best": self._best,
+            "drift": self._drift,
             "counters": [self.updates, self.epoch, self.position],
             "seconds": self.seconds,
             "recent": self._recent,
@@ -360,7 +415,7 @@ class Trainer:
         learned_part(self.model).load_state_dict(content["weights"])
         learned_part(self.average).load_state_dict(content["average"])
         self.optimiser.load_state_dict(content["optimiser"])
-        self._best = content["best"]
+        self._best, self._drift = content["best"], content["drift"]
         self.updates, self.epoch, self.position = content["counters"]
         self.seconds, self._recent, self.curve = content["seconds"], content["recent"], content["curve"]
         self._order = self._shuffled(self.epoch)
@@ -369,6 +424,10 @@ class Trainer:
         checksums = [s.checksum for data in (self.training, self.validation) for s in data.stretches]
         size = f"{self.ranks.size} processes"
         return [repr(self.blueprint), repr(self.settings), size, f"{self.training.memory_gb:g} GB", *checksums]
+
+
+def _measured(drift: tuple[float, float] | None) -> Measured | None:
+    return None if drift is None else Measured(*drift, "meV/atom/ps")
 
 
 def _read_state(path: Path) -> dict[str, Any]:

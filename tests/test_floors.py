@@ -32,6 +32,7 @@ FLOORS = {
     "optimiser": 3,
     "hamilton_jacobi": 3,
     "training": 3,
+    "heating": 3,
     "uncertainty": 3,
     "checkpoint": 3,
     "validation": 4,

@@ -25,11 +25,12 @@ from actionlearn.errors import DataError, InvalidInput
 from actionlearn.losses import StepErrors
 from actionlearn.maps.blueprint import KINDS, Blueprint
 from actionlearn.parallel import Ranks, choose_device, together
-from actionlearn.pictures import learning_curve, picture
+from actionlearn.pictures import drift_curve, learning_curve, picture
+from actionlearn.potentials import ASEPotential
 from actionlearn.potentials.protocol import Potential
 from actionlearn.reference import ReferenceSet
 from actionlearn.reference.shelf import MEMORY_GB
-from actionlearn.systems import potential
+from actionlearn.systems import common_potential
 from actionlearn.training import Report, Settings, Trainer, errors_of, feature_range
 from actionlearn.uncertainty import Uncertainty
 
@@ -80,6 +81,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"weight of the action's value as a further label ({defaults.action:g})",
     )
     parser.add_argument("--patience", type=int, default=0, metavar="N", help="stop after N validations without gain")
+    parser.add_argument(
+        "--drift-energy",
+        choices=("auto", "base", "own"),
+        default="auto",
+        help="energy that short roll-outs follow: of the data's potential, of the map; auto: the former if it is cheap",
+    )
     parser.add_argument(
         "--memory-gb", type=float, default=MEMORY_GB, metavar="GB", help="frames kept in memory; more is read as needed"
     )
@@ -138,9 +145,21 @@ def _train(args: argparse.Namespace, device: torch.device, ranks: Ranks) -> None
         seed=args.seed,
     )
     if args.adaptive is not None:
+        if ranks.size > 1:
+            raise InvalidInput(f"--adaptive works on one process, not {ranks.size}: call it without torchrun")
         adaptive.run(args, blueprint, settings, start, device)
         return
-    trainer = Trainer(blueprint, training, validation, settings, base, start, device=device, ranks=ranks)
+    trainer = Trainer(
+        blueprint,
+        training,
+        validation,
+        settings,
+        base,
+        start,
+        device=device,
+        ranks=ranks,
+        watched=_watched(args, data),
+    )
     report = trainer.run(state_file, progress=True)
     if not ranks.first:
         return
@@ -154,6 +173,7 @@ def _train(args: argparse.Namespace, device: torch.device, ranks: Ranks) -> None
             "command": args.command,
             "updates": report.updates,
             "seconds": report.seconds,
+            "drift": None if report.drift is None else list(report.drift),
             "curve": report.curve,
             "settings": dataclasses.asdict(settings),
             "temperatures_K": list(data.temperatures_K),
@@ -162,8 +182,10 @@ def _train(args: argparse.Namespace, device: torch.device, ranks: Ranks) -> None
             "uncertainty": Uncertainty.fit(trainer.average, training, validation).tensors(),
         },
     )
-    with picture(output.with_suffix(".png")) as (axes,):
-        learning_curve(axes, report.curve)
+    drifts = any("drift" in point for point in report.curve)
+    with picture(output.with_suffix(".png"), panels=1 + drifts) as panels:
+        for axes, draw in zip(panels, (learning_curve, drift_curve), strict=False):
+            draw(axes, report.curve)
     state_file.unlink(missing_ok=True)
     print(_summary(blueprint, report, tested, output))
 
@@ -179,11 +201,27 @@ def _base(args: argparse.Namespace, data: Dataset) -> tuple[str | None, Potentia
     """The base potential of a corrected map, by name."""
     if args.kind != "corrected":
         return None, None
-    names = {ReferenceSet.open(folder).potential for folder in args.data}
-    if args.base is None and len(names) > 1:
-        raise DataError(f"the data come from several potentials, {', '.join(sorted(names))}: choose one with --base")
-    name: str = args.base or names.pop()
-    return name, potential(name, data.stretches[0].system.to_atoms())
+    names = _potentials(args)
+    if len(names) > 1:
+        raise DataError(f"the data come from several potentials, {', '.join(names)}: choose one with --base")
+    return names[0], common_potential(names[0], [s.system.to_atoms() for s in data.stretches])
+
+
+def _watched(args: argparse.Namespace, data: Dataset) -> Potential | None:
+    """The potential whose energy roll-outs follow: by default that of the data, if it is made here and costs little."""
+    if args.drift_energy == "own":
+        return None
+    names = _potentials(args)
+    if args.drift_energy == "base" and len(names) > 1:
+        raise DataError(f"the data come from several potentials, {', '.join(names)}: choose one with --base")
+    if len(names) > 1 or (args.drift_energy == "auto" and ":" in names[0]):
+        return None
+    found = common_potential(names[0], [s.system.to_atoms() for s in data.stretches])
+    return None if args.drift_energy == "auto" and isinstance(found, ASEPotential) else found
+
+
+def _potentials(args: argparse.Namespace) -> list[str]:
+    return [args.base] if args.base else sorted({ReferenceSet.open(folder).potential for folder in args.data})
 
 
 def _summary(blueprint: Blueprint, report: Report, tested: StepErrors, output: Path) -> str:
@@ -196,6 +234,7 @@ def _summary(blueprint: Blueprint, report: Report, tested: StepErrors, output: P
             f"{', '.join(what)}: {report.updates} updates in {report.seconds / 60.0:.1f} min",
             f"error of one step, relative: dq {100 * tested.position:.3g} %, dp {100 * tested.momentum:.3g} % "
             f"on {tested.windows} windows of test stretches",
+            *([] if report.drift is None else [f"drift of the energy in short roll-outs: {report.drift}"]),
             f"written to {output}, learning curve in {output.with_suffix('.png')}",
         ]
     )

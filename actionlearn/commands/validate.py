@@ -20,7 +20,7 @@ from actionlearn.files import sha256, write_json
 from actionlearn.reference import ReferenceSet
 from actionlearn.reference.reader import MANIFEST
 from actionlearn.reference.shelf import MEMORY_GB, open_stretches
-from actionlearn.systems import potential
+from actionlearn.systems import common_potential
 from actionlearn.validation import Limits, Validation, held_out, validate
 from actionlearn.validation.draw import draw
 
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> None:
     stretches = open_stretches(args.data, memory_gb=MEMORY_GB)
     if not stretches:
         raise DataError(f"{', '.join(args.data)}: no stretch was recorded yet, finish sampling first")
-    base = potential(names.pop(), stretches[0].system.to_atoms())
+    base = common_potential(names.pop(), [s.system.to_atoms() for s in stretches])
     model = checkpoint.load_map(args.model, args.step_fs)
     if model.kind == "corrected":
         model = checkpoint.load_map(args.model, args.step_fs, base=base)

@@ -57,7 +57,7 @@ def energy_drift(times_fs: ArrayLike | Tensor, energies: ArrayLike | Tensor, n_a
     rho = np.clip(correlation + 2.0 / blocks, 0.0, 0.9)  # a fitted line takes about 2/blocks off
     error *= np.sqrt((1.0 + rho) / (1.0 - rho))
     scale = 1e6 / n_atoms  # eV/fs to meV/ps
-    return Measured(slope * scale, error * scale, "meV/atom/ps")
+    return Measured(float(slope * scale), float(error * scale), "meV/atom/ps")
 
 
 def _line_through_blocks(t: np.ndarray, E: np.ndarray, blocks: int) -> tuple[float, float, float]:

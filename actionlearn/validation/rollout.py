@@ -13,12 +13,10 @@ from actionlearn.analysis import Trajectory
 from actionlearn.dynamics.ensemble import Map
 from actionlearn.dynamics.freedom import at_rest_as_a_whole
 from actionlearn.errors import InvalidInput, NonFinite, NotConverged, UnsupportedSystem
+from actionlearn.heating import EXPLODED
 from actionlearn.potentials.protocol import Potential
 from actionlearn.state import PhaseState
 from actionlearn.structure import Equipartition, Measured, energy_drift, equipartition
-
-EXPLODED = 0.5
-"""Change of the energy, eV per atom, at which a run is given up."""
 
 BLOCK_PS = 2.0
 """Kinetic temperatures of species forget each other within about this time."""
