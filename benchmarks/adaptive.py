@@ -1,15 +1,17 @@
-"""What adaptive sampling buys: an alloy known at 300 K is to be run at 900 K.
+"""What adaptive sampling buys: a system known when cold is to be run hot.
 
-    python benchmarks/adaptive.py [--quick] [--folder DIR]
+    python benchmarks/adaptive.py [--case alloy | cluster] [--seeds N] [--quick] [--folder DIR]
 
-First, how well measures of uncertainty, which see no label, go with the true error of one step, atom by atom. Then
-maps that start from the same weights and spend the same number of calls of the base potential, on
+An alloy of 32 atoms, from 300 to 900 K, or an argon cluster of 13 that melts. Maps start from the same weights, trained
+on cold stretches, and spend about the same number of calls of the base potential and of updates, on
 
     adaptive   short stretches from the states of long-step runs that the map is most unsure of
     any state  the same from states of the same runs drawn at random
-    sampled    plain sampling at 900 K, with thermostat
+    sampled    plain sampling at the high temperature, with thermostat
 
-and their errors on stretches at 900 K and 300 K that none of them has seen. Finished pieces in --folder are kept.
+Printed are errors of one step on hot and on cold stretches that none of them has seen; then, how well measures of
+uncertainty, which see no label, go with the true error of one step of the first map, atom by atom. Finished pieces in
+--folder are kept.
 """
 
 import argparse
@@ -31,8 +33,47 @@ from actionlearn.maps.blueprint import Blueprint, network_of
 from actionlearn.training import Settings, Trainer
 from actionlearn.uncertainty import Uncertainty, _inputs
 
-STEP_FS, COLD_K, HOT_K = 24.0, 300.0, 900.0
-SAMPLING = {"step_fs": 2.0, "record_every": 4, "equilibrate_ps": 1.0, "decorrelate_ps": 0.25, "chains": 1}
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A system that is known when cold and to be run hot."""
+
+    structure: str
+    potential: str
+    cold_K: float
+    hot_K: float
+    step_fs: float
+    base_step_fs: float
+    network: dict
+    batch_atoms: int
+    updates: int
+    rounds: int
+    ps: float
+
+    def sampled(self, folder, temperature_K, stretches, seed):
+        """Plain sampling: 500 base steps to equilibrate, then stretches of 31 frames, three a long step."""
+        return al.sample(
+            self.structure,
+            self.potential,
+            folder,
+            temperatures_K=[temperature_K],
+            step_fs=self.base_step_fs,
+            stretches=stretches,
+            frames=31,
+            record_every=round(self.step_fs / self.base_step_fs / 3),
+            equilibrate_ps=500 * self.base_step_fs / 1e3,
+            decorrelate_ps=125 * self.base_step_fs / 1e3,
+            chains=1,
+            seed=seed,
+        )
+
+
+SMALL = {"channels": 8, "hidden": 32}
+CASES = {
+    "alloy": Case("cuau32", "metals", 300, 900, 24.0, 2.0, {"cutoff": 5.0, **SMALL}, 128, 200, 3, 2.0),
+    "cluster": Case("lj13", "lj", 10, 35, 120.0, 10.0, {"cutoff": 10.0, **SMALL}, 104, 120, 3, 8.0),
+    "quick": Case("cuau4", "metals", 300, 900, 24.0, 2.0, {"cutoff": 4.5, "channels": 4, "hidden": 8}, 32, 10, 1, 0.3),
+}
 
 
 # --- measures of uncertainty ----------------------------------------------------------------------
@@ -115,24 +156,55 @@ def at_random(candidates, count):
     return torch.randperm(len(candidates.states), generator=generator)[:count].tolist()
 
 
-def sampled(model, first, calls, updates, settings, base, structure, folder):
-    """The map after plain sampling for about so many calls."""
-    frames = 31
-    each = (frames - 1) * SAMPLING["record_every"] + round(1000 * SAMPLING["decorrelate_ps"] / SAMPLING["step_fs"]) + 2
-    once = round(1000 * SAMPLING["equilibrate_ps"] / SAMPLING["step_fs"]) + 18
-    count = max(round((calls - once) / each), 1)
-    wishes = {"temperatures_K": [HOT_K], "stretches": count, "frames": frames, "seed": 7}
-    found = al.sample(structure, base, folder, **wishes, **SAMPLING)
+def sampled(case, model, first, calls, updates, settings, folder):
+    """The map after plain sampling for about so many calls: 518 to begin with, 248 a stretch."""
+    count = max(round((calls - 518) / 248), 1)
+    found = case.sampled(folder, case.hot_K, count, seed=settings.seed + 7)
     training, validation, _ = first.split(settings.seed)
-    training = Dataset([*training.stretches, *found], step_fs=STEP_FS)
+    training = Dataset([*training.stretches, *found], step_fs=case.step_fs)
     settings = warm(dataclasses.replace(settings, updates=updates))
     trainer = Trainer(model.blueprint, training, validation, settings, start=model)
-    trainer.run(progress=True)
+    trainer.run()
     return trainer.average, calls_of(found), len(found)
+
+
+def compare(case, folder, seed):
+    """The rows of one seed: name, map, calls and stretches beyond the first ones; and the sets for errors."""
+    base = systems.potential(case.potential, systems.structure(case.structure))
+    cold = case.sampled(folder / "cold", case.cold_K, 5, seed=3 * seed)
+    hot = case.sampled(folder.parent / "hot", case.hot_K, 4, seed=1001)
+    cold_too = case.sampled(folder.parent / "cold too", case.cold_K, 3, seed=1002)
+    first = Dataset.open(cold.folder, step_fs=case.step_fs)
+    unseen = {
+        f"{T:g} K": Dataset.open(found.folder, step_fs=case.step_fs)
+        for T, found in ((case.hot_K, hot), (case.cold_K, cold_too))
+    }
+    blueprint = Blueprint("discrete", first.species, first.masses, case.step_fs, 2, case.network)
+    settings = Settings(minutes=None, updates=case.updates, batch_atoms=case.batch_atoms, validations=4, seed=seed)
+    plan = Plan((case.hot_K,), rounds=case.rounds, stretches=8, runs=4, ps=case.ps)
+    rows = []
+    for name, choose in (("adaptive", most_uncertain), ("any state", at_random)):
+        if rows:
+            (folder / name / "rounds").mkdir(parents=True, exist_ok=True)
+            shutil.copy(folder / "adaptive" / "rounds" / "round-0.pt", folder / name / "rounds")
+        held_out = unseen[f"{case.hot_K:g} K"]
+        loop = Adaptive(folder / name, [cold], blueprint, settings, plan, base, held_out=held_out, choose=choose)
+        model, found = loop.run()
+        print(f"\n{name}\n{table(found)}", flush=True)
+        if not rows:
+            start = checkpoint.load(folder / "adaptive" / "rounds" / "round-0.pt")
+            rows.append(("before", start, 0, 0))
+            plan = dataclasses.replace(plan, rounds=max(len(found) - 1, 1))
+        rows.append((name, model, found[-1].calls - loop.first_calls, found[-1].stretches - found[0].stretches))
+    updates = case.updates * (len(found) - 1)
+    rows.append(("sampled", *sampled(case, start, first, rows[1][2], updates, settings, folder / "sampled")))
+    return rows, unseen, loop.training
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--case", choices=["alloy", "cluster"], default="alloy")
+    parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--quick", action="store_true", help="see that everything works")
     parser.add_argument("--folder", help="where pieces are kept (a temporary folder)")
     args = parser.parse_args()
@@ -140,47 +212,19 @@ def main():
     torch.set_default_dtype(torch.float64)
     torch.set_flush_denormal(True)
     folder = Path(args.folder or tempfile.mkdtemp())
-    folder.mkdir(parents=True, exist_ok=True)
-    structure, name = ("cuau4", "metals") if args.quick else ("cuau32", "metals")
-    base = systems.potential(name, systems.structure(structure))
-    network = {"cutoff": 5.0, "channels": 8, "hidden": 32}
-    updates, rounds = (10, 1) if args.quick else (400, 4)
-    cold, hot, cold_too = (
-        al.sample(structure, name, folder / label, temperatures_K=[T], stretches=n, frames=31, seed=seed, **SAMPLING)
-        for label, T, n, seed in (("cold", COLD_K, 5, 0), ("hot", HOT_K, 4, 1), ("cold too", COLD_K, 3, 2))
-    )
-    first = Dataset.open(cold.folder, step_fs=STEP_FS)
-    unseen = {T: Dataset.open(found.folder, step_fs=STEP_FS) for T, found in (("900 K", hot), ("300 K", cold_too))}
-    blueprint = Blueprint("discrete", first.species, first.masses, STEP_FS, 2, network)
-    settings = Settings(minutes=None, updates=updates, batch_atoms=256)
-    plan = Plan((HOT_K,), rounds=rounds, stretches=8, runs=4, ps=0.5 if args.quick else 3.0)
-
-    rows = []
-    for label in ("adaptive", "any state"):
-        if label != "adaptive":
-            (folder / label / "rounds").mkdir(parents=True, exist_ok=True)
-            shutil.copy(folder / "adaptive" / "rounds" / "round-0.pt", folder / label / "rounds")
-        choose = most_uncertain if label == "adaptive" else at_random
-        options = {"held_out": unseen["900 K"], "choose": choose, "progress": True}
-        loop = Adaptive(folder / label, [cold], blueprint, settings, plan, base, **options)
-        model, found = loop.run()
-        start = checkpoint.load(folder / "adaptive" / "rounds" / "round-0.pt")
-        if label == "adaptive":
-            correlations(start, loop.training, unseen)
-            rows.append(("before", start, found[0].calls - loop.first_calls, 0))
-            updates = updates * (len(found) - 1)
-        print(f"\n{label}\n{table(found)}", flush=True)
-        rows.append((label, model, found[-1].calls - loop.first_calls, found[-1].stretches - found[0].stretches))
-        plan = dataclasses.replace(plan, rounds=len(found) - 1)
-    calls = rows[1][2]
-    model, spent, count = sampled(start, first, calls, updates, settings, base, structure, folder / "sampled")
-    rows.append(("sampled", model, spent, count))
-
-    print(f"\n{'':10} {'calls':>6} {'stretches':>9}" + "".join(f"{f'dq, dp % at {T}':>20}" for T in unseen))
-    for label, model, spent, count in rows:
-        errors = [step_errors(model, data) for data in unseen.values()]
-        text = "".join(f"{f'{100 * e.position:.2f}, {100 * e.momentum:.2f}':>20}" for e in errors)
-        print(f"{label:10} {spent:6d} {count:9d}{text}", flush=True)
+    case = CASES["quick" if args.quick else args.case]
+    for seed in range(args.seeds):
+        (folder / f"seed {seed}").mkdir(parents=True, exist_ok=True)
+        rows, unseen, training = compare(case, folder / f"seed {seed}", seed)
+        print(
+            f"\n{f'seed {seed}':10} {'calls':>6} {'stretches':>9}"
+            + "".join(f"{f'dq, dp % at {T}':>20}" for T in unseen)
+        )
+        for name, model, spent, count in rows:
+            errors = [step_errors(model, data) for data in unseen.values()]
+            text = "".join(f"{f'{100 * e.position:.2f}, {100 * e.momentum:.2f}':>20}" for e in errors)
+            print(f"{name:10} {spent:6d} {count:9d}{text}", flush=True)
+        correlations(rows[0][1], training, unseen)
 
 
 if __name__ == "__main__":
