@@ -319,6 +319,12 @@ def other_units(content):
         (lambda c: c["masses"].__imul__(1.1), "masses or the momenta are not those of the run"),
         (lambda c: c["masses"].__setitem__(0, 0.0), "mass of atom 0 is 0.0 u"),
         (lambda c: c["forces"].__setitem__((2, 0, 0), np.nan), "forces are not finite in frame 2"),
+        (lambda c: c["forces"].__imul__(23.06), "momenta jump between frames"),  # kcal/mol
+        (lambda c: c["displacements"].__imul__(0.1), "positions jump between frames"),  # nm
+        (lambda c: c["momenta"].__imul__(0.098), "masses or the momenta are not those"),  # u·Å/fs
+        (lambda c: c["potential_energies"].__imul__(23.06), "potential energies are in another unit"),
+        (lambda c: c["potential_energies"].__imul__(1 / 27.2), "potential energies are in another unit"),
+        (lambda c: c.update(potential_energies=c["potential_energies"][::-1].copy()), "or not those of the run"),
         (lambda c: c.update(action=c["action"][:-1]), "action have shape"),
         (lambda c: c.pop("action"), "lacks action"),
         (lambda c: c.update(format=np.array("something else")), "has format something else"),

@@ -255,7 +255,20 @@ def check_stretch(stretch: Stretch) -> None:
             f"stretch {name}: momenta and masses give a kinetic energy of {T[k]:.6g} eV in frame {k}, recorded is "
             f"{frames.kinetic_energies[k]:.6g} eV: the masses or the momenta are not those of the run"
         )
+    _check_energies(stretch)
     _check_jumps(stretch)
+
+
+def _check_energies(stretch: Stretch) -> None:
+    """What the kinetic energy gains the potential one loses; in other units, or of other frames, it does not."""
+    T, V = stretch.frames.kinetic_energies, stretch.frames.potential_energies
+    change = max(float(T.std()), float(V.std()))
+    if stretch.energy_rms * stretch.system.n_atoms > 0.7 * change and change > 1e-9 * float(np.abs(T).max()):
+        raise DataError(
+            f"stretch {stretch.name}: the kinetic energy varies by {T.std():.3g} eV, the potential energy by "
+            f"{V.std():.3g} eV and their sum by {(T + V).std():.3g} eV, where it should be constant: the potential "
+            "energies are in another unit, or not those of the run"
+        )
 
 
 def _check_jumps(stretch: Stretch) -> None:
