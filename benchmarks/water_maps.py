@@ -110,7 +110,7 @@ def main():
     parser.add_argument("models", nargs="*", help="checkpoints (those of water under data/models)")
     parser.add_argument("--data", default="data/water", help="stretches that no model was trained on")
     parser.add_argument("--verlet", type=float, nargs="+", default=[0.25, 1.0], help="base steps, reference first, fs")
-    parser.add_argument("--verlet-ps", type=float, default=20.0, help="length of the runs of Verlet")
+    parser.add_argument("--verlet-ps", type=float, default=5.0, help="length of the runs of Verlet")
     parser.add_argument("--ps", type=float, default=50.0, help="length of the runs of the maps")
     parser.add_argument("--runs", default="out/water-runs")
     parser.add_argument("--quick", action="store_true", help="runs of 0.6 ps, a coarse reference")

@@ -12,6 +12,7 @@ DATA = Path(__file__).parent.parent / "data"
 LIMITS = {
     "cuau-discrete-24fs.pt": (0.006, 0.015),
     "cuau-corrected-24fs.pt": (0.001, 0.003),
+    "water-corrected-4fs.pt": (0.008, 0.006),
 }
 
 
