@@ -1,5 +1,6 @@
 """`actionlearn train`: from a folder of stretches to a checkpoint, and what it refuses."""
 
+import ase
 import ase.io
 import pytest
 import torch
@@ -41,6 +42,31 @@ def test_train_takes_labels_as_asked(reference, tmp_path):
     assert cli.main(["train", reference, "--output", str(output), *QUICK, *wishes]) == 0
     settings = al.load(output).report["settings"]
     assert (settings["force_matching"], settings["action"], settings["window"]) == (0.5, 0.2, 3)
+
+
+def test_sets_of_several_compositions_and_sizes_make_one_map(tmp_path, capsys):
+    """Copper alone first: the base potential must know the gold that only the second set has."""
+    trimer = ase.Atoms("Cu3", positions=[[0, 0, 0], [2.3, 0, 0], [1.15, 2.0, 0]])
+    wishes = "--potential metals --temperature 150 300 --step-fs 2 --record-every 4 --stretches 2 --frames 17".split()
+    wishes += "--equilibrate-ps 0.1 --decorrelate-ps 0.05 --processes 1".split()
+    folders = []
+    for name, atoms in (("small", trimer), ("large", cluster())):
+        ase.io.write(tmp_path / f"{name}.traj", atoms)
+        folders.append(str(tmp_path / name))
+        assert cli.main(["sample", str(tmp_path / f"{name}.traj"), "--output", folders[-1], *wishes]) == 0
+    output = str(tmp_path / "model.pt")
+    assert cli.main(["train", *folders, "--kind", "corrected", "--output", output, *QUICK]) == 0
+    model = al.load(output)
+    assert model.species == (29, 79) and model.report["temperatures_K"] == [150.0, 300.0]
+    used = model.report["checksums"]
+    assert len(used["training"]) + len(used["validation"]) + len(used["test"]) == 8
+    both = al.PhaseState.batch([al.ReferenceSet.open(folder)[0].state(0) for folder in folders])
+    assert both.atoms_per_system.tolist() == [3, 4]
+    together, alone = model.step(both), [model.step(state) for state in both.unbatch()]
+    assert torch.allclose(together.momenta, torch.cat([state.momenta for state in alone]), atol=1e-10)
+    capsys.readouterr()
+    assert cli.main(["validate", output, *folders, "--ps", "1.7", "--output", str(tmp_path / "validation")]) == 0
+    assert "VERDICT" in capsys.readouterr().out
 
 
 def test_train_goes_on_and_ends_in_the_same_file(reference, tmp_path, monkeypatch):
