@@ -62,7 +62,8 @@ class Dataset:
     """Windows of `length` frames, `step_fs` apart, that start at every recorded frame of every stretch.
 
     Windows overlap; they never cross from one stretch to another. Frames are kept in float64 and handed out in
-    any precision, on any device. Frames of a set larger than `memory_gb` are read when they are needed.
+    any precision, on any device. Frames of a set larger than `memory_gb` are read when they are needed. Windows of
+    one frame are structures without motion.
     """
 
     def __init__(self, stretches: Sequence[Stretch], *, step_fs: float, length: int = 2) -> None:
@@ -90,8 +91,8 @@ class Dataset:
         return data
 
     def _cut(self, length: int) -> None:
-        if length < 2:
-            raise InvalidInput(f"a window has at least 2 frames, not {length}")
+        if length < 1:
+            raise InvalidInput(f"a window has at least 2 frames, or 1 where no motion is asked for, not {length}")
         self.length = length
         self.masses = _masses(self.stretches)
         self._strides = [_stride(stretch, self.step_fs, length) for stretch in self.stretches]
@@ -251,7 +252,9 @@ def used_stretches(**parts: Dataset) -> dict[str, dict[str, list[str]]]:
 
 
 def _stride(stretch: Stretch, step_fs: float, length: int) -> int:
-    """Recorded intervals per long step."""
+    """Recorded intervals per long step, 0 for single frames."""
+    if length == 1:
+        return 0
     stride = round(step_fs / stretch.interval_fs)
     if stride < 1 or abs(stride * stretch.interval_fs - step_fs) > 1e-6 * step_fs:
         raise InvalidInput(
@@ -267,12 +270,16 @@ def _stride(stretch: Stretch, step_fs: float, length: int) -> int:
 
 
 def _scales(stretch: Stretch, stride: int, step_fs: float) -> tuple[float, float]:
-    """Mean squares of what a step does beyond free flight, s_q² and s_p², eV."""
+    """Mean squares of what a step does beyond free flight, s_q² and s_p², eV; of single frames under their forces."""
     free = ~stretch.system.fixed.numpy()
     m, h = stretch.system.masses.numpy()[free, None], step_fs * FEMTOSECOND
     q, p = stretch.frames.positions[:, free], stretch.frames.momenta[:, free]
-    dp = p[stride:] - p[:-stride]
-    dq = q[stride:] - q[:-stride] - h * p[:-stride] / m
+    if stride == 0:
+        dp = h * stretch.frames.forces[:, free]
+        dq = 0.5 * h * dp / m
+    else:
+        dp = p[stride:] - p[:-stride]
+        dq = q[stride:] - q[:-stride] - h * p[:-stride] / m
     tiny = np.finfo(float).tiny
     return max(float((m * dq**2).mean() / h**2), tiny), max(float((dp**2 / m).mean()), tiny)
 

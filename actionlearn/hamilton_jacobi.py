@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from actionlearn.dataset import Windows
+from actionlearn.dataset import Dataset, Windows
+from actionlearn.losses import StepErrors, look_around
 from actionlearn.maps.midpoint import MidpointAction
 from actionlearn.maps.step_range import StepRange
 from actionlearn.reference import Stretch
@@ -34,11 +35,42 @@ def hamilton_jacobi_loss(
 
     Neither the recorded momenta nor the other frames are used.
     """
+    rq, rp = _drawn(actions, windows, temperatures_K, force_scales, generator)
+    return 0.5 * (rq.square().mean() + rp.square().mean())
+
+
+def hamilton_jacobi_errors(actions: StepRange, data: Dataset, *, windows: int = 64, batch: int = 4) -> StepErrors:
+    """The rms of r_q and r_p on a set, for steps and momenta that are the same at every call; float64."""
+    generator, indices = torch.Generator().manual_seed(0), data.even(windows)
+    scales = force_scales(data.stretches)
+    device = next(actions.parameters()).device
+    rq: list[Tensor] = []
+    rp: list[Tensor] = []
+    for k in range(0, len(indices), batch):
+        some = indices[k : k + batch]
+        there = data.windows(some, device=device)
+        look_around(actions, there)
+        for found, r in zip(
+            (rq, rp), _drawn(actions, there, data.temperatures_of(some), scales, generator), strict=True
+        ):
+            found.append(r.detach())
+    position, momentum = (float(torch.cat(r).square().mean().sqrt()) for r in (rq, rp))
+    return StepErrors(position, momentum, len(indices))
+
+
+def _drawn(
+    actions: StepRange,
+    windows: Windows,
+    temperatures_K: Sequence[float],
+    force_scales: dict[float, float],
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor]:
+    """Residuals of one random step and random momenta."""
     longest, state = actions.steps_fs[1], windows.frames[0]
     least = 2.0 * NEARBY
     step_fs = longest * (least + (1.0 - least) * float(torch.rand((), generator=generator)))
     T, f = (state.positions.new_tensor(x) for x in (temperatures_K, [force_scales[t] for t in temperatures_K]))
-    rq, rp = hamilton_jacobi_residuals(
+    return hamilton_jacobi_residuals(
         actions.beyond,
         maxwell_boltzmann(state, T[state.system], generator),
         windows.forces[0],
@@ -46,7 +78,6 @@ def hamilton_jacobi_loss(
         longest_fs=longest,
         force_scale=f,
     )
-    return 0.5 * (rq.square().mean() + rp.square().mean())
 
 
 def force_scales(stretches: Sequence[Stretch]) -> dict[float, float]:

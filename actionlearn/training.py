@@ -16,7 +16,7 @@ from torch import Tensor
 from actionlearn.dataset import Dataset, Windows
 from actionlearn.errors import DataError, InvalidInput, NonFinite, NotConverged
 from actionlearn.files import write_atomically
-from actionlearn.hamilton_jacobi import force_scales, hamilton_jacobi_loss
+from actionlearn.hamilton_jacobi import force_scales, hamilton_jacobi_errors, hamilton_jacobi_loss
 from actionlearn.heating import STEPS, certain, heating
 from actionlearn.losses import StepErrors, force_loss, look_around, map_loss, step_errors, window_length
 from actionlearn.maps.blueprint import Blueprint, learned_part, network_of
@@ -153,6 +153,11 @@ class Trainer:
                 "the Hamilton-Jacobi equation is that of midpoint actions for a range of steps, not of a "
                 f"{blueprint.kind} map{'' if blueprint.steps_fs else ' of one step'}: kind midpoint with steps_fs"
             )
+        if training.length == 1 and self.settings.hamilton_jacobi < 1.0:
+            raise InvalidInput(
+                "single structures hold no motion: train midpoint maps for a range of steps on them, with "
+                f"hamilton_jacobi=1 (--without-trajectories), not {self.settings.hamilton_jacobi}"
+            )
         if self.settings.action:
             self._check_action(training)
         torch.manual_seed(self.settings.seed)
@@ -172,9 +177,10 @@ class Trainer:
         for model in (self.average, self.model):
             learned_part(model).load_state_dict(weights)
             model.to(self.device)
-        length = max(self.settings.window or 2, window_length(self.model))
+        length = max(self.settings.window or 2, window_length(self.model)) if training.length > 1 else 1
         self.training, self.validation = training.resized(length), validation
-        self._sets = _at_steps(self.training, blueprint)
+        alone = self.settings.hamilton_jacobi == 1.0  # draws steps of its own
+        self._sets = [self.training] if alone else _at_steps(self.training, blueprint)
         self._force_scales = force_scales(self.training.stretches) if self.settings.hamilton_jacobi else {}
         self.optimiser = Preconditioned(learned_part(self.model).parameters(), weight_decay=self.settings.weight_decay)
         learned_part(self.average).requires_grad_(False)
@@ -441,8 +447,11 @@ def _read_state(path: Path) -> dict[str, Any]:
 def errors_of(model: Any, data: Dataset, *, windows: int = 64, device: torch.device | str = "cpu") -> StepErrors:
     """Errors of one step on a set; those of a range of steps are the rms over all steps that lie on frames.
 
-    Infinite where a midpoint map has no solution (yet).
+    Infinite where a midpoint map has no solution (yet). Of structures without motion they are the residuals of the
+    Hamilton-Jacobi equation.
     """
+    if data.length == 1:
+        return hamilton_jacobi_errors(model, data, windows=windows)
     sets = _at_steps(data, model.blueprint)
     count = max(windows // len(sets), 4)
     try:

@@ -3,19 +3,22 @@
 import math
 
 import ase
+import ase.io
 import numpy as np
 import pytest
 import torch
+from ase.calculators.singlepoint import SinglePointCalculator
 
 import actionlearn as al
 from actionlearn import cli
 from actionlearn.checkpoint import load, save
 from actionlearn.dataset import Dataset
-from actionlearn.errors import InvalidInput
+from actionlearn.errors import DataError, InvalidInput
 from actionlearn.losses import step_errors
 from actionlearn.maps import StepRange
 from actionlearn.maps.blueprint import CORRECTION, DISPLACEMENT, ORDERS, REMAINDER, Blueprint, learned_part, network_of
 from actionlearn.potentials import SecondMomentMetals
+from actionlearn.reference import read_structures
 from actionlearn.training import Settings, Trainer, errors_of
 
 LOW, HIGH = 8.0, 24.0
@@ -202,3 +205,49 @@ def test_train_and_run_on_the_command_line(folder, tmp_path, capsys):
     assert "10" in capsys.readouterr().out
     assert cli.main(["train", str(folder), "--without-trajectories", "--output", f"{model}2", *small]) == 1
     assert "not of a discrete map" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def labelled(folder, tmp_path_factory):
+    """Single frames of the stretches, as a file of structures without motion."""
+    path = tmp_path_factory.mktemp("labelled") / "structures.extxyz"
+    frames = []
+    for stretch in al.ReferenceSet.open(folder):
+        for k in (0, 20, 40):
+            atoms = stretch.state(k).to_atoms()
+            atoms.set_momenta(np.zeros((4, 3)))
+            atoms.calc = SinglePointCalculator(atoms, energy=0.0, forces=stretch.forces(k).numpy())
+            atoms.info["temperature_K"] = stretch.temperature_K
+            frames.append(atoms)
+    ase.io.write(path, frames)
+    return path
+
+
+def test_structures_without_motion_teach_a_step(labelled, data):
+    structures = Dataset(read_structures(labelled), step_fs=HIGH, length=1)
+    assert len(structures) == 18 and structures.temperatures_K == (200.0, 200.0)
+    parts = structures.split(seed=0)
+    settings = Settings(minutes=None, updates=100, batch_atoms=16, validations=1, hamilton_jacobi=1.0)
+    training = Trainer(blueprint("midpoint"), *parts[:2], settings)
+    residual = errors_of(training.average, parts[2])
+    report = training.run()
+    assert report.errors.momentum < residual.momentum / 1.5
+    assert step_errors(training.average.at(HIGH), data[2], windows=4).momentum < 0.7
+    with pytest.raises(InvalidInput, match="single structures hold no motion"):
+        Trainer(blueprint("midpoint"), *parts[:2], Settings())
+
+
+def test_structures_without_labels_are_named(labelled, tmp_path, capsys):
+    frames = ase.io.read(labelled, ":2")
+    del frames[1].info["temperature_K"]
+    ase.io.write(tmp_path / "cold.extxyz", frames)
+    with pytest.raises(DataError, match="structure cold.extxyz:1 has no temperature"):
+        read_structures(tmp_path / "cold.extxyz")
+    frames[0].calc = None
+    ase.io.write(tmp_path / "bare.extxyz", frames)
+    with pytest.raises(DataError, match="structure bare.extxyz:0 has no energy and forces"):
+        read_structures(tmp_path / "bare.extxyz")
+    small = "--channels 4 --hidden 16 --cutoff 4.5 --batch-atoms 32 --updates 2 --steps-fs 8 24".split()
+    wish = ["train", str(labelled), "--kind", "midpoint", "--without-trajectories", *small]
+    assert cli.main([*wish, "--output", str(tmp_path / "model.pt")]) == 0
+    assert "residual of the Hamilton-Jacobi equation, relative" in capsys.readouterr().out

@@ -28,7 +28,7 @@ from actionlearn.parallel import Ranks, choose_device, together
 from actionlearn.pictures import drift_curve, learning_curve, picture
 from actionlearn.potentials import ASEPotential
 from actionlearn.potentials.protocol import Potential
-from actionlearn.reference import ReferenceSet
+from actionlearn.reference import ReferenceSet, read_structures
 from actionlearn.reference.shelf import MEMORY_GB
 from actionlearn.systems import common_potential
 from actionlearn.training import Report, Settings, Trainer, errors_of, feature_range
@@ -50,7 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--without-trajectories",
         action="store_true",
-        help="midpoint, --steps-fs: learn from the forces on single frames, by the Hamilton-Jacobi equation",
+        help="midpoint, --steps-fs: learn from forces alone, by the Hamilton-Jacobi equation; DATA may be files of "
+        "structures with energies, forces and info['temperature_K']",
     )
     budget = parser.add_mutually_exclusive_group()
     budget.add_argument("--minutes", type=float, metavar="M", help="time to train (10)")
@@ -109,7 +110,10 @@ def _train(args: argparse.Namespace, device: torch.device, ranks: Ranks) -> None
     ranks.same(lambda: _check_place(output, state_file))
     adaptive.prepare(args, ranks)
     step_fs = args.step_fs or args.steps_fs[1]
-    data = Dataset.open(args.data, step_fs=step_fs, memory_gb=args.memory_gb)
+    if args.without_trajectories and all(Path(path).is_file() for path in args.data):
+        data = Dataset([s for path in args.data for s in read_structures(path)], step_fs=step_fs, length=1)
+    else:
+        data = Dataset.open(args.data, step_fs=step_fs, memory_gb=args.memory_gb)
     training, validation, test = data.split(args.seed)
     name, base = _base(args, data)
     start = None if args.start is None else checkpoint.load(args.start, base=base)
@@ -187,7 +191,8 @@ def _train(args: argparse.Namespace, device: torch.device, ranks: Ranks) -> None
         for axes, draw in zip(panels, (learning_curve, drift_curve), strict=False):
             draw(axes, report.curve)
     state_file.unlink(missing_ok=True)
-    print(_summary(blueprint, report, tested, output))
+    of_what = "error of one step" if data.length > 1 else "residual of the Hamilton-Jacobi equation"
+    print(_summary(blueprint, report, tested, output, of_what))
 
 
 def _check_place(output: Path, state_file: Path) -> None:
@@ -209,7 +214,7 @@ def _base(args: argparse.Namespace, data: Dataset) -> tuple[str | None, Potentia
 
 def _watched(args: argparse.Namespace, data: Dataset) -> Potential | None:
     """The potential whose energy roll-outs follow: by default that of the data, if it is made here and costs little."""
-    if args.drift_energy == "own":
+    if args.drift_energy == "own" or (data.length == 1 and not args.base):  # files name no potential
         return None
     names = _potentials(args)
     if args.drift_energy == "base" and len(names) > 1:
@@ -224,7 +229,7 @@ def _potentials(args: argparse.Namespace) -> list[str]:
     return [args.base] if args.base else sorted({ReferenceSet.open(folder).potential for folder in args.data})
 
 
-def _summary(blueprint: Blueprint, report: Report, tested: StepErrors, output: Path) -> str:
+def _summary(blueprint: Blueprint, report: Report, tested: StepErrors, output: Path, of_what: str) -> str:
     steps = f"h = {blueprint.step_fs:g} fs"
     if blueprint.steps_fs is not None:
         steps = f"h = {blueprint.steps_fs[0]:g} to {blueprint.steps_fs[1]:g} fs"
@@ -232,7 +237,7 @@ def _summary(blueprint: Blueprint, report: Report, tested: StepErrors, output: P
     return "\n".join(
         [
             f"{', '.join(what)}: {report.updates} updates in {report.seconds / 60.0:.1f} min",
-            f"error of one step, relative: dq {100 * tested.position:.3g} %, dp {100 * tested.momentum:.3g} % "
+            f"{of_what}, relative: dq {100 * tested.position:.3g} %, dp {100 * tested.momentum:.3g} % "
             f"on {tested.windows} windows of test stretches",
             *([] if report.drift is None else [f"drift of the energy in short roll-outs: {report.drift}"]),
             f"written to {output}, learning curve in {output.with_suffix('.png')}",
