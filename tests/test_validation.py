@@ -3,12 +3,15 @@
 import dataclasses
 import json
 import math
+import signal
+import time
 
 import ase.io
 import numpy as np
 import pytest
 import torch
 from harmonic_stretches import MASSES, STEP_FS, Spring, exact_discrete, stretch
+from test_cli import launch
 from test_reference import cluster
 
 from actionlearn import cli
@@ -210,6 +213,30 @@ def test_the_command_writes_and_goes_on(trained, tmp_path, capsys, monkeypatch):
     assert json.loads((tmp_path / "validation.json").read_text()) == found
     assert cli.main([*words, "--ps", "3"]) == 1
     assert "another validation" in capsys.readouterr().err
+
+
+def test_a_killed_validation_goes_on_to_the_same_result(trained, tmp_path):
+    words = ["validate", str(trained / "model.pt"), str(trained / "set"), "--ps", "4", "--temperature", "200", "250"]
+    assert cli.main([*words, "--output", str(tmp_path / "whole")]) == 0
+    run = launch([*words, "--output", str(tmp_path / "parts")])
+    for _ in range(6000):
+        if (tmp_path / "parts" / "200K.json").exists() or run.poll() is not None:
+            break
+        time.sleep(0.01)
+    run.send_signal(signal.SIGKILL)
+    run.communicate(timeout=60)
+    assert run.returncode == -signal.SIGKILL and not (tmp_path / "parts" / "validation.json").exists()
+    assert cli.main([*words, "--output", str(tmp_path / "parts")]) == 0
+    for name in ("validation.json", "200K.json", "250K.json"):
+        one, other = (without_clock(json.loads((tmp_path / part / name).read_text())) for part in ("whole", "parts"))
+        assert one == other, name
+
+
+def without_clock(found):
+    """Everything but how long it took, and how it was called."""
+    if isinstance(found, dict):
+        return {k: without_clock(v) for k, v in found.items() if k not in ("ms_per_step", "command")}
+    return [without_clock(v) for v in found] if isinstance(found, list) else found
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from actionlearn.dynamics import Langevin, simulate
 from actionlearn.errors import InvalidInput
 from actionlearn.files import read_json, writable_folder, write_json
 from actionlearn.losses import step_errors
+from actionlearn.neighbours import forget_edges
 from actionlearn.potentials.protocol import Potential
 from actionlearn.progress import Progress
 from actionlearn.reference import Stretch
@@ -149,6 +150,7 @@ def at_temperature(
     advance: Callable[[float], None] | None = None,
 ) -> dict[str, Any]:
     """A run of the map and one of Verlet on the base potential from the same start, and how they compare."""
+    forget_edges()  # so that nothing depends on what was run before in this process
     state, dt = start_at(base, stretches, temperature_K, seed)
     run = roll_out(model, base, state, ps=ps, advance=advance)
     dt = model.step_fs / math.ceil(model.step_fs / dt - 1e-9)  # the base step, or what of it divides the long one
