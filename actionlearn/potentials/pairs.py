@@ -102,8 +102,10 @@ class SpeciesPairTable:
                 "make one that has parameters for every species"
             )
         tables = self._tables.to(state.positions)
-        outer = tables[-1][kind[edges.centre], kind[edges.other]]
+        tables = tables.reshape(len(tables), -1)
+        pair = kind[edges.centre] * len(self.species) + kind[edges.other]
+        outer = tables[-1][pair]
         reached = edges.vectors(state.positions.detach()).norm(dim=1) <= outer + self._neighbours.skin
         near = Edges(*(part[reached] for part in (edges.centre, edges.other, edges.shifts, edges.offsets)))
-        columns = tables[:, kind[near.centre], kind[near.other]]
+        columns = tables.index_select(1, pair[reached])
         return SpeciesPairs(near, columns[:-2], columns[-2].contiguous(), columns[-1].contiguous())
