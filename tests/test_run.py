@@ -170,6 +170,8 @@ BAD = {
         [], ["--ensemble", "ghmc", "--potential", "metals", "--on-uncertain", "fallback"], "needs no fallback"),
     "drift without energies": ([], ["--drift-limit", "1"], "drift_limit needs energies"),
     "drift": ([], ["--drift-limit", "-1", "--potential", "metals"], "drift_limit must be a positive"),
+    "hydrogens": ([], ["--hmr", "3"], "there is no hydrogen in this structure"),
+    "mass of hydrogens": (["water4"], ["--hmr", "0.5"], "expected a mass between 1.008 and 12 u"),
     "species": (["ag32"], [], "made for Cu, Au"),
     "nan": ([put("positions", np.nan)], [], "positions are not finite, first at atom 2"),
     "mass": ([heavier], [], "mass"),
