@@ -43,6 +43,12 @@ class Evidence:
         return [] if self.validation is None else self.validation["temperatures"]
 
     @property
+    def step_fs(self) -> float:
+        """The step that was validated, or else that of the map, the longest where it is one for a range of steps."""
+        found: float = (self.validation or self.blueprint)["step_fs"]
+        return found
+
+    @property
     def limits(self) -> Limits:
         """Those that the verdict kept."""
         return Limits(**(self.validation or {}).get("limits", {}))

@@ -113,7 +113,7 @@ def distributions(evidence: Evidence) -> Html:
 
 def cost(evidence: Evidence) -> Html:
     """Time a step, as it was on the machine that validated."""
-    h, found = evidence.blueprint["step_fs"], fastest_period(evidence.rows)
+    h, found = evidence.step_fs, fastest_period(evidence.rows)
     rows = []
     for row in evidence.rows:
         mine, base, dt = row["ms_per_step"], row["reference"]["ms_per_step"], row["reference"]["step_fs"]
@@ -154,7 +154,7 @@ def fastest_period(rows: Sequence[Mapping[str, Any]]) -> tuple[float, float] | N
 def step_advice(evidence: Evidence) -> Html:
     """The system's fastest period, the limits that follow from it, and where this map stands."""
     blueprint = evidence.blueprint
-    h, s, kind = blueprint["step_fs"], blueprint["stages"], blueprint["kind"]
+    h, s, kind = evidence.step_fs, blueprint["stages"], blueprint["kind"]
     ask = command("actionlearn advise STRUCTURE --temperature K --ensemble nve")
     found = fastest_period(evidence.rows)
     if found is None:

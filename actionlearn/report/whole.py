@@ -83,7 +83,7 @@ def _page(evidence: Evidence, line: str) -> str:
 
 def _head(evidence: Evidence, name: str) -> Html:
     blueprint, found = evidence.blueprint, evidence.validation
-    numbers = [("step", f"{blueprint['step_fs']:g} fs"), ("map", f"{blueprint['kind']}, s = {blueprint['stages']}")]
+    numbers = [("step", f"{evidence.step_fs:g} fs"), ("map", f"{blueprint['kind']}, s = {blueprint['stages']}")]
     if found is None:
         error = evidence.training.get("test", {}).get("momentum")
         numbers += [] if error is None else [("error of one step, Δp", f"{100 * error:.2g} %")]
@@ -107,15 +107,15 @@ def _head(evidence: Evidence, name: str) -> Html:
     about = paragraph(KINDS.get(blueprint["kind"], ""), soft=True)
     elements = " and ".join(chemical_symbols[Z] for Z in blueprint["species"])
     kind_of = "A learned step" if blueprint["kind"] != "direct" else "A direct prediction"
-    purpose = paragraph(f"{kind_of} of {blueprint['step_fs']:g} fs for {elements}.")
+    purpose = paragraph(f"{kind_of} of {_steps(blueprint)} for {elements}.")
     return join([Html(f"<h1>{text(name)}</h1>"), purpose, box, facts(numbers), about])
 
 
 def _model(evidence: Evidence) -> Html:
     blueprint, training = evidence.blueprint, evidence.training
-    masses = ", ".join(f"{chemical_symbols[Z]} ({blueprint['masses'][Z]:g} u)" for Z in blueprint["species"])
+    masses = ", ".join(f"{chemical_symbols[Z]} ({_mass(blueprint['masses'][Z])} u)" for Z in blueprint["species"])
     weights = sum(tensor.numel() for tensor in evidence.content["weights"].values())
-    rows: list[tuple[Any, Any]] = [("elements", masses), ("step", f"{blueprint['step_fs']:g} fs, and no other")]
+    rows: list[tuple[Any, Any]] = [("elements", masses), ("step", f"{_steps(blueprint)}, and no other")]
     if training.get("temperatures_K"):
         low, high = training["temperatures_K"][0], training["temperatures_K"][-1]
         rows.append(("temperatures in training", f"{low:g} to {high:g} K" if low != high else f"{low:g} K"))
@@ -212,6 +212,18 @@ def _train(evidence: Evidence) -> str:
     for key, value in pairs:
         words += [] if value is None else [f"--{key.replace('_', '-')}", _word(value)]
     return shlex.join(words)
+
+
+def _steps(blueprint: dict[str, Any]) -> str:
+    if blueprint.get("steps_fs") is None:
+        return f"{blueprint['step_fs']:g} fs"
+    low, high = blueprint["steps_fs"]
+    return f"{low:g} to {high:g} fs"
+
+
+def _mass(value: float | tuple[float, ...]) -> str:
+    """One mass, or several where masses were repartitioned."""
+    return f"{value:g}" if isinstance(value, float | int) else " or ".join(f"{mass:g}" for mass in value)
 
 
 def _word(value: Any) -> str:
