@@ -1,6 +1,6 @@
 """One model for a range of steps beside models of one step, and midpoint actions learned without trajectories.
 
-    python benchmarks/step_conditioned.py [--quick] [--data DIR] [--updates N] [--only NAME …] [--models DIR]
+    python benchmarks/step_conditioned.py [--quick] [--data DIR] [--updates N] [--batch-atoms N] [--only NAME …]
 
 Errors of one step on held-out stretches, in per cent, Δq / Δp, at equal updates. Ranges are trained on steps of 8, 16
 and 24 fs; those marked * none of their batches had. Models are kept in --models and not trained again.
@@ -70,7 +70,10 @@ def coarser(stretch: Stretch) -> Stretch:
 def trained(name, training, validation, arguments):
     """The map or the range of this name, from its file or newly trained, and CPU seconds of training."""
     kind, step_fs, weight = RUNS[name]
-    path = Path(arguments.models) / f"{name.replace(' ', '-').replace(',', '')}-{arguments.updates}.pt"
+    path = (
+        Path(arguments.models)
+        / f"{name.replace(' ', '-').replace(',', '')}-{arguments.updates}-{arguments.batch_atoms}.pt"
+    )
     if not path.exists():
         blueprint = Blueprint(
             kind,
@@ -82,7 +85,7 @@ def trained(name, training, validation, arguments):
             steps_fs=None if step_fs else (LOW, HIGH),
         )
         settings = Settings(
-            minutes=None, updates=arguments.updates, batch_atoms=256, hamilton_jacobi=weight, validations=2
+            minutes=None, updates=arguments.updates, batch_atoms=arguments.batch_atoms, hamilton_jacobi=weight
         )
         if step_fs is not None:
             training, validation = training.at_step(step_fs), validation.at_step(step_fs)
@@ -106,7 +109,7 @@ def row(name, training, validation, test, arguments):
             continue
         step = model.at(step_fs) if isinstance(model, StepRange) else model
         try:
-            found = step_errors(step, test.at_step(step_fs), windows=8 if arguments.quick else 24)
+            found = step_errors(step, test.at_step(step_fs), windows=8 if arguments.quick else 12)
             text += f" {100 * found.position:7.2f} /{100 * found.momentum:6.2f}"
         except ActionlearnError as problem:
             text += f" {type(problem).__name__:>15s}"
@@ -117,6 +120,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", default="out/cuau32", help="sampled there if there is nothing")
     parser.add_argument("--updates", type=int, default=600)
+    parser.add_argument("--batch-atoms", type=int, default=256)
     parser.add_argument("--models", default="out/models")
     parser.add_argument("--only", nargs="+")
     parser.add_argument("--quick", action="store_true", help="a small set, few updates")
