@@ -172,7 +172,7 @@ def throughput(quick):
         for count in (1, 8, most):
             state = replicas(start, count, 2 * T)
             steps = max(2, work // count // (4 if quick else 1))
-            state = al.simulate(model, state, 10, ensemble=Langevin(T, 10.0)).state
+            state = al.simulate(model, state, 4, ensemble=Langevin(T, 10.0)).state
             begun = time.process_time()
             al.simulate(model, state, steps, ensemble=Langevin(T, 1.0))
             each = (time.process_time() - begun) / steps / count
