@@ -88,32 +88,40 @@ class Candidates:
 def most_uncertain(candidates: Candidates, count: int) -> list[int]:
     """The most uncertain state, then the one most uncertain when that is known, and so on.
 
-    With y the whitened inputs, of length u, and y_s those of the atoms beyond the edge in states already chosen,
+    With y the whitened inputs, of length u, and y_s those of the atoms of chosen states that lie beyond the edge (and
+    of the worst atom of each, wherever it lies),
 
         u² = yᵀ (1 + Σ_s y_s y_sᵀ)⁻¹ y,
 
-    by which every chosen atom comes to lie inside the edge, and with it all that differ from training in the same
-    way: states that tell the same are not computed twice. Ends when nothing is left beyond the edge.
+    by which every such atom comes to lie inside the edge, and with it all that differ from training in the same way:
+    states that tell the same are not computed twice.
     """
     numbers, y = candidates.states[0].numbers, candidates.whitened
     D = y.shape[2]
     known = {z: torch.eye(D, dtype=y.dtype) for z in numbers.unique().tolist()}
     chosen: list[int] = []
     u = y.norm(dim=2)
-    while len(chosen) < count:
+    while len(chosen) < min(count, len(y)):
         worst = u.amax(1)
-        worst[chosen] = 0.0
+        worst[chosen] = -1.0
         best = int(worst.argmax())
-        if float(worst[best]) <= 1.0 and chosen:
-            break
         chosen.append(best)
+        telling = y[best].norm(dim=1) > 1.0
+        telling[u[best].argmax()] = True
         for z, A in known.items():
             mine = numbers == z
-            strange = y[best, mine & (y[best].norm(dim=1) > 1.0)]
-            A += strange.T @ strange
+            found = y[best, mine & telling]
+            A += found.T @ found
             left = torch.linalg.solve_triangular(torch.linalg.cholesky(A), y[:, mine].reshape(-1, D).T, upper=False)
             u[:, mine] = left.norm(dim=0).view(len(y), -1)
     return chosen
+
+
+def half_uncertain(candidates: Candidates, count: int) -> list[int]:
+    """In turn the most uncertain states and states drawn at random: what is rare, and what is typical."""
+    order = torch.randperm(len(candidates.states), generator=torch.Generator().manual_seed(len(candidates.states)))
+    both = zip(most_uncertain(candidates, count), order.tolist(), strict=False)
+    return list(dict.fromkeys(k for pair in both for k in pair))[:count]
 
 
 Choose = Callable[[Candidates, int], list[int]]
@@ -133,7 +141,7 @@ def explore(
 ) -> Explored:
     """Langevin runs of the map from every start at every temperature; chooses at most `states` of what they meet.
 
-    Where runs left what can be believed, the last states before that join the chosen ones, as many as there is room.
+    Where runs left what can be believed, the last states before that are among them, up to half of all.
     """
     steps = max(round(1000.0 * ps / model.step_fs), LOOK_EVERY)
     uncertainty = Uncertainty.of(model)
@@ -186,9 +194,9 @@ def explore(
     chosen: list[int] = []
     if kept and (beyond > BEYOND or failures):
         candidates = Candidates(kept, at, torch.stack(whitened))
-        chosen = choose(candidates, states)
-        doubtful = [last[run] for run in sorted(left & set(last)) if last[run] not in chosen]
-        chosen = [*chosen, *doubtful][:states]
+        doubtful = [last[run] for run in sorted(left & set(last))][: states // 2]
+        chosen = [k for k in choose(candidates, states) if k not in doubtful]
+        chosen = [*doubtful, *chosen][:states]
     shape = (0, *starts[0].positions.shape)
     return Explored(
         positions=np.stack([kept[k].positions.numpy() for k in chosen]) if chosen else np.zeros(shape),

@@ -149,8 +149,6 @@ def _train(args: argparse.Namespace, device: torch.device, ranks: Ranks) -> None
         seed=args.seed,
     )
     if args.adaptive is not None:
-        if ranks.size > 1:
-            raise InvalidInput(f"--adaptive works on one process, not {ranks.size}: call it without torchrun")
         adaptive.run(args, blueprint, settings, start, device)
         return
     trainer = Trainer(
