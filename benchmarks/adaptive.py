@@ -5,8 +5,9 @@
 An alloy of 32 atoms, from 300 to 900 K, or an argon cluster of 13 that melts. Maps start from the same weights, trained
 on cold stretches, and spend about the same number of calls of the base potential and of updates, on
 
-    adaptive   short stretches from the states of long-step runs that the map is most unsure of
-    any state  the same from states of the same runs drawn at random
+    adaptive   short stretches from states of long-step runs: half those the map is most unsure of, half at random
+    uncertain  the same from those the map is most unsure of
+    any state  the same from states drawn at random
     sampled    plain sampling at the high temperature, with thermostat
 
 Printed are errors of one step on hot and on cold stretches that none of them has seen; then, how well measures of
@@ -25,7 +26,7 @@ from scipy.stats import spearmanr
 
 import actionlearn as al
 from actionlearn import checkpoint, systems
-from actionlearn.adaptive import Adaptive, Plan, most_uncertain, table
+from actionlearn.adaptive import Adaptive, Plan, half_uncertain, most_uncertain, table
 from actionlearn.adaptive.rounds import calls_of, warm
 from actionlearn.dataset import Dataset
 from actionlearn.losses import step_errors
@@ -183,7 +184,7 @@ def compare(case, folder, seed):
     settings = Settings(minutes=None, updates=case.updates, batch_atoms=case.batch_atoms, validations=4, seed=seed)
     plan = Plan((case.hot_K,), rounds=case.rounds, stretches=8, runs=4, ps=case.ps)
     rows = []
-    for name, choose in (("adaptive", most_uncertain), ("any state", at_random)):
+    for name, choose in (("adaptive", half_uncertain), ("uncertain", most_uncertain), ("any state", at_random)):
         if rows:
             (folder / name / "rounds").mkdir(parents=True, exist_ok=True)
             shutil.copy(folder / "adaptive" / "rounds" / "round-0.pt", folder / name / "rounds")

@@ -10,7 +10,17 @@ import torch
 
 import actionlearn as al
 from actionlearn import cli
-from actionlearn.adaptive import Adaptive, Candidates, Plan, draw, explore, most_uncertain, rounds, table
+from actionlearn.adaptive import (
+    Adaptive,
+    Candidates,
+    Plan,
+    draw,
+    explore,
+    half_uncertain,
+    most_uncertain,
+    rounds,
+    table,
+)
 from actionlearn.dataset import Dataset
 from actionlearn.errors import CalculatorFailed, DataError, InvalidInput
 from actionlearn.maps.blueprint import Blueprint, learned_part
@@ -73,6 +83,12 @@ def test_the_most_uncertain_states_that_differ_are_chosen():
     assert most_uncertain(candidates(*rows), 3) == [1, 3, 4]  # Au in the direction of y says nothing about Cu
     assert sorted(most_uncertain(candidates(*rows), 9)) == [0, 1, 2, 3, 4]
     assert most_uncertain(candidates(*rows), 1) == [1]
+
+
+def test_half_of_the_states_are_the_most_uncertain():
+    rows = [[[0.1 * k, 0.0], [0.0, 0.1]] for k in range(20)]
+    found = half_uncertain(candidates(*rows), 6)
+    assert found[0] == 19 and len(set(found)) == 6 and sorted(half_uncertain(candidates(*rows), 99)) == list(range(20))
 
 
 def test_inside_the_edge_states_that_differ_are_chosen_too():

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from actionlearn import checkpoint
-from actionlearn.adaptive.explore import TRUST, Choose, Explored, explore, most_uncertain
+from actionlearn.adaptive.explore import TRUST, Choose, Explored, explore, half_uncertain
 from actionlearn.dataset import Dataset
 from actionlearn.errors import CalculatorFailed, InvalidInput
 from actionlearn.files import read_json, writable_folder, write_json
@@ -93,10 +93,11 @@ class Round:
 class Adaptive:
     """Adaptive sampling in a folder, which is a set of reference trajectories like any other.
 
-    A round trains, from the weights of the round before, on all that was ever computed; runs the map with long steps
-    at the wanted temperatures; picks the states of which it is most unsure; and lets the base potential go on from
-    there for a short stretch each. It ends when the runs stay within what training has seen, or when the budget is
-    spent. Every piece is a file: called again, it goes on where it was killed, and with a larger budget where it ended.
+    A round trains, from the weights of the round before, on all that was ever computed; runs the map with long
+    steps at the wanted temperatures; picks the states of which it is most unsure, and as many at random; and lets
+    the base potential go on from there for a short stretch each. It ends when the runs stay within what training
+    has seen, or when the budget is spent. Every piece is a file: called again, it goes on where it was killed, and
+    with a larger budget where it ended.
 
     Base calls are counted in stretches and long-step runs; a corrected map also calls its base potential in training.
     """
@@ -112,7 +113,7 @@ class Adaptive:
         *,
         held_out: Dataset | None = None,
         start: Any = None,
-        choose: Choose = most_uncertain,
+        choose: Choose = half_uncertain,
         device: torch.device | str = "cpu",
         progress: bool = False,
     ) -> None:
