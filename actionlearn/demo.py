@@ -20,9 +20,10 @@ from actionlearn.potentials.protocol import Potential
 from actionlearn.progress import Progress
 from actionlearn.reference import ReferenceSet, sample
 from actionlearn.schemes import Verlet
+from actionlearn.settings import Report, Settings
 from actionlearn.state import PhaseState
 from actionlearn.structure import Step
-from actionlearn.training import Report, Settings, Trainer
+from actionlearn.training import Trainer
 from actionlearn.units import FEMTOSECOND
 from actionlearn.validation import Limits, RollOut, Verdict, judge, roll_out
 from actionlearn.validation.measure import at_temperature, one_step_errors, start_at, structure_of

@@ -13,19 +13,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from actionlearn.assessment import at_steps, errors_of, map_at
 from actionlearn.dataset import Dataset, Windows
-from actionlearn.errors import DataError, InvalidInput, NonFinite, NotConverged
+from actionlearn.errors import DataError, InvalidInput, NonFinite
 from actionlearn.files import write_atomically
-from actionlearn.hamilton_jacobi import force_scales, hamilton_jacobi_errors, hamilton_jacobi_loss
-from actionlearn.heating import STEPS, certain, heating
-from actionlearn.losses import StepErrors, force_loss, look_around, map_loss, step_errors, window_length
+from actionlearn.hamilton_jacobi import force_scales, hamilton_jacobi_loss
+from actionlearn.heating import STEPS, heating
+from actionlearn.losses import StepErrors, force_loss, look_around, map_loss, window_length
 from actionlearn.maps.blueprint import Blueprint, learned_part, network_of
-from actionlearn.maps.step_range import StepRange
 from actionlearn.optimiser import Preconditioned
 from actionlearn.parallel import Ranks
 from actionlearn.potentials.borrowed import BorrowedDerivatives, has_derivatives
 from actionlearn.potentials.protocol import Potential
 from actionlearn.progress import Progress
+from actionlearn.settings import Report, Settings
 from actionlearn.state import PhaseState
 from actionlearn.structure import Measured
 
@@ -33,87 +34,6 @@ STATE_FORMAT = "actionlearn training state 2"
 
 #: What a step of a roll-out costs, in updates on as many atoms; 0.5 for the other kinds.
 UPDATES_A_STEP = {"corrected": 1.0, "midpoint": 5.0}
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """How to train. The budget is `minutes`, or `updates` where the result must not depend on the machine's speed.
-
-    | field            | meaning                                                                                  |
-    |------------------|------------------------------------------------------------------------------------------|
-    | `learning_rate`  | its largest value: a linear rise over `warm_up` of the budget, a cosine to 1 % at the end |
-    | `force_matching` | part of the budget, at the start, spent on matching head 0 to the recorded forces        |
-    | `action`         | weight of the action's value as a label beside its derivatives, 0 for none               |
-    | `averaging`      | updates over which the weights are averaged for use                                      |
-    | `clip`           | largest norm of the gradient                                                             |
-    | `window`         | frames of a window, None for the least that the loss takes                               |
-    | `validations`    | how often errors on the validation set are measured                                      |
-    | `patience`       | validations without a better map after which training stops, 0 for never                 |
-    | `hamilton_jacobi`| weight of that equation's residual in the loss of midpoint maps for a range of steps:     |
-    |                  | 0 for trajectories alone, 1 for forces alone                                              |
-    | `drift_share`    | part of the budget spent on roll-outs that measure the drift of the energy, 0 for none    |
-    | `drift_limit`    | meV/atom/ps; this much of it beyond doubt counts as much as twice the error of a step     |
-
-    The better of two maps has the smaller error of one step (momenta) times 1 + drift/`drift_limit`, where of the drift
-    counts what exceeds twice its uncertainty: noise of a short roll-out never decides, heating does.
-    """
-
-    minutes: float | None = 10.0
-    updates: int | None = None
-    learning_rate: float = 1e-2
-    warm_up: float = 0.03
-    force_matching: float = 0.1
-    action: float = 0.0
-    weight_decay: float = 1e-4
-    clip: float = 1.0
-    averaging: int = 100
-    batch_atoms: int = 432
-    window: int | None = None
-    validations: int = 20
-    patience: int = 0
-    hamilton_jacobi: float = 0.0
-    drift_share: float = 0.05
-    drift_limit: float = 0.1
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Exactly one budget."""
-        if (self.minutes is None) == (self.updates is None):
-            raise InvalidInput(f"give either minutes or updates, not {self.minutes} and {self.updates}")
-        if (self.minutes or self.updates or 0) <= 0:
-            raise InvalidInput(f"the budget must be positive, not {self.minutes or self.updates}")
-        if not 0.0 <= self.hamilton_jacobi <= 1.0:
-            raise InvalidInput(f"hamilton_jacobi is a weight from 0 to 1, not {self.hamilton_jacobi}")
-        if not 0.0 <= self.force_matching < 1.0:
-            raise InvalidInput(f"force_matching is a part of the budget, from 0 to below 1, not {self.force_matching}")
-        if not (self.drift_share >= 0.0 and self.drift_limit > 0.0):
-            raise InvalidInput(
-                f"drift_share must not be negative and drift_limit positive, not {self.drift_share}, {self.drift_limit}"
-            )
-        if self.action < 0.0:
-            raise InvalidInput(f"the weight of the action must not be negative, it is {self.action}")
-
-    def score(self, momentum_error: float, drift: Measured | None) -> float:
-        """What the better of two maps has less of."""
-        return momentum_error * (1.0 + (0.0 if drift is None else certain(drift)) / self.drift_limit)
-
-    def rate(self, done: float) -> float:
-        """Learning rate after this part of the budget."""
-        if done < self.warm_up:
-            return self.learning_rate * max(done / self.warm_up, 0.01)
-        phase = (done - self.warm_up) / max(1.0 - self.warm_up, 1e-9)
-        return self.learning_rate * (0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * min(phase, 1.0))))
-
-
-@dataclasses.dataclass(frozen=True)
-class Report:
-    """What training did: errors and drift of the map it hands out on the validation set, and the learning curve."""
-
-    updates: int
-    seconds: float
-    errors: StepErrors
-    curve: list[dict[str, float]]
-    drift: Measured | None = None
 
 
 class Trainer:
@@ -180,7 +100,7 @@ class Trainer:
         length = max(self.settings.window or 2, window_length(self.model)) if training.length > 1 else 1
         self.training, self.validation = training.resized(length), validation
         alone = self.settings.hamilton_jacobi == 1.0  # draws steps of its own
-        self._sets = [self.training] if alone else _at_steps(self.training, blueprint)
+        self._sets = [self.training] if alone else at_steps(self.training, blueprint)
         self._force_scales = force_scales(self.training.stretches) if self.settings.hamilton_jacobi else {}
         self.optimiser = Preconditioned(learned_part(self.model).parameters(), weight_decay=self.settings.weight_decay)
         learned_part(self.average).requires_grad_(False)
@@ -263,7 +183,7 @@ class Trainer:
             windows = windows.reversed()  # the other maps are reversible by construction
         weight, loss = self.settings.hamilton_jacobi, windows.scale_p.new_zeros(())
         if weight < 1.0:
-            loss = (1.0 - weight) * map_loss(_map_of(self.model, step_fs), windows, self.settings.action)
+            loss = (1.0 - weight) * map_loss(map_at(self.model, step_fs), windows, self.settings.action)
         if weight > 0.0:
             look_around(self.model, windows)
             count = self.updates * self.ranks.size + self.ranks.rank
@@ -288,7 +208,7 @@ class Trainer:
             "momentum_error": errors.momentum,
         }
         if self._roll_out_is_due():
-            longest = _map_of(self.average, self.blueprint.step_fs)
+            longest = map_at(self.average, self.blueprint.step_fs)
             found = self.ranks.same(lambda: heating(longest, self._starts, self._watched))
             if found is not None:
                 self._drift = point["drift"], point["drift_error"] = found.value, found.error
@@ -442,43 +362,3 @@ def _read_state(path: Path) -> dict[str, Any]:
     except Exception as problem:
         raise DataError(f"{path} is no readable training state ({problem}): delete it to start anew") from None
     return content
-
-
-def errors_of(model: Any, data: Dataset, *, windows: int = 64, device: torch.device | str = "cpu") -> StepErrors:
-    """Errors of one step on a set; those of a range of steps are the rms over all steps that lie on frames.
-
-    Infinite where a midpoint map has no solution (yet). Of structures without motion they are the residuals of the
-    Hamilton-Jacobi equation.
-    """
-    if data.length == 1:
-        return hamilton_jacobi_errors(model, data, windows=windows)
-    sets = _at_steps(data, model.blueprint)
-    count = max(windows // len(sets), 4)
-    try:
-        each = [step_errors(_map_of(model, part.step_fs), part, windows=count, device=device) for part in sets]
-    except NotConverged:
-        return StepErrors(math.inf, math.inf, windows)
-    squares = torch.tensor([[errors.position**2, errors.momentum**2] for errors in each], dtype=torch.float64)
-    position, momentum = squares.mean(0).sqrt().tolist()
-    return StepErrors(position, momentum, sum(errors.windows for errors in each))
-
-
-def _at_steps(data: Dataset, blueprint: Blueprint) -> list[Dataset]:
-    """The set at every step that a blueprint is for."""
-    if blueprint.steps_fs is None:
-        return [data]
-    return [data.at_step(step_fs) for step_fs in data.steps_between(*blueprint.steps_fs)]
-
-
-def _map_of(model: Any, step_fs: float) -> Any:
-    return model.at(step_fs) if isinstance(model, StepRange) else model
-
-
-def feature_range(model: Any, data: Dataset, windows: int = 32) -> dict[str, torch.Tensor]:
-    """Mean, spread, least and largest value of every input of the network's readout over a set."""
-    network = network_of(model)
-    device = network.frequencies.device
-    with torch.no_grad():
-        states = [data.windows([k], device=device).frames[0] for k in data.even(windows)]
-        x = torch.cat([network.features_and_vectors(state)[0] for state in states]).cpu()
-    return {"mean": x.mean(0), "spread": x.std(0), "least": x.amin(0), "largest": x.amax(0)}

@@ -21,8 +21,9 @@ from actionlearn.errors import ActionlearnError
 from actionlearn.losses import action_residual, look_around, midpoint_residuals, step_errors, unrolled_residuals
 from actionlearn.maps.blueprint import Blueprint
 from actionlearn.reference import record
+from actionlearn.settings import Settings
 from actionlearn.structure import energy_drift
-from actionlearn.training import Settings, Trainer
+from actionlearn.training import Trainer
 
 STEP_FS = 24.0
 

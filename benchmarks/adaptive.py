@@ -31,7 +31,8 @@ from actionlearn.adaptive.rounds import calls_of, warm
 from actionlearn.dataset import Dataset
 from actionlearn.losses import step_errors
 from actionlearn.maps.blueprint import Blueprint, network_of
-from actionlearn.training import Settings, Trainer
+from actionlearn.settings import Settings
+from actionlearn.training import Trainer
 from actionlearn.uncertainty import Uncertainty, _inputs
 
 

@@ -22,7 +22,8 @@ from actionlearn.maps import StepRange
 from actionlearn.maps.blueprint import Blueprint
 from actionlearn.reference import Stretch
 from actionlearn.reference.recording import Frames
-from actionlearn.training import Settings, Trainer
+from actionlearn.settings import Settings
+from actionlearn.training import Trainer
 
 LOW, HIGH = 8.0, 24.0
 STEPS = (8.0, 12.0, 16.0, 20.0, 24.0)

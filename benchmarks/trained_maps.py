@@ -21,8 +21,9 @@ from actionlearn.dataset import Dataset
 from actionlearn.errors import ActionlearnError
 from actionlearn.losses import step_errors
 from actionlearn.maps.blueprint import Blueprint
+from actionlearn.settings import Settings
 from actionlearn.structure import energy_drift, equipartition
-from actionlearn.training import Settings, Trainer
+from actionlearn.training import Trainer
 
 MAPS = {
     "alloy": "discrete-1-16 processed-1-16 discrete-1-24 processed-1-24 discrete-2-24 corrected-2-24 "

@@ -27,7 +27,8 @@ from actionlearn.maps.blueprint import Blueprint
 from actionlearn.pictures import COLOURS, GREY
 from actionlearn.potentials import SecondMomentMetals
 from actionlearn.reference import Stretch
-from actionlearn.training import Settings, Trainer
+from actionlearn.settings import Settings
+from actionlearn.training import Trainer
 from actionlearn.validation.rollout import roll_out
 
 STEP_FS = 24.0

@@ -27,7 +27,8 @@ from actionlearn.maps.blueprint import Blueprint, learned_part
 from actionlearn.potentials import SecondMomentMetals
 from actionlearn.reference import ReferenceSet
 from actionlearn.reference.growing import GrowingSet
-from actionlearn.training import Settings, Trainer
+from actionlearn.settings import Settings
+from actionlearn.training import Trainer
 
 STEP_FS = 16.0
 explore_module = sys.modules["actionlearn.adaptive.explore"]  # the package has a function of that name

@@ -31,6 +31,8 @@ FLOORS = {
     "losses": 3,
     "optimiser": 3,
     "hamilton_jacobi": 3,
+    "settings": 3,
+    "assessment": 3,
     "training": 3,
     "heating": 3,
     "uncertainty": 3,

@@ -13,9 +13,10 @@ from actionlearn.errors import InvalidInput
 from actionlearn.heating import EXPLODED, STEPS, certain, heating, own_energy
 from actionlearn.maps import DiscreteAction, MidpointAction
 from actionlearn.maps.blueprint import Blueprint, learned_part
+from actionlearn.settings import Settings
 from actionlearn.state import PhaseState
 from actionlearn.structure import Measured
-from actionlearn.training import Settings, Trainer
+from actionlearn.training import Trainer
 from actionlearn.units import FEMTOSECOND
 
 THETA = 1.2

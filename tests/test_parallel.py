@@ -14,10 +14,12 @@ from test_training import MAPS, blueprint
 from torch.overrides import TorchFunctionMode
 
 import actionlearn as al
+from actionlearn.assessment import feature_range
 from actionlearn.errors import InvalidInput
 from actionlearn.parallel import choose_device
 from actionlearn.potentials import SecondMomentMetals
-from actionlearn.training import Settings, Trainer, feature_range
+from actionlearn.settings import Settings
+from actionlearn.training import Trainer
 
 HERE = Path(__file__).parent
 PACKAGE = Path(al.__file__).parent

@@ -11,6 +11,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 import actionlearn as al
 from actionlearn import cli
+from actionlearn.assessment import errors_of
 from actionlearn.checkpoint import load, save
 from actionlearn.dataset import Dataset
 from actionlearn.errors import DataError, InvalidInput
@@ -19,7 +20,8 @@ from actionlearn.maps import StepRange
 from actionlearn.maps.blueprint import CORRECTION, DISPLACEMENT, ORDERS, REMAINDER, Blueprint, learned_part, network_of
 from actionlearn.potentials import SecondMomentMetals
 from actionlearn.reference import read_structures
-from actionlearn.training import Settings, Trainer, errors_of
+from actionlearn.settings import Settings
+from actionlearn.training import Trainer
 
 LOW, HIGH = 8.0, 24.0
 NETWORK = {"cutoff": 4.5, "channels": 4, "hidden": 16, "radial": 4}

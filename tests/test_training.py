@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import actionlearn as al
+from actionlearn.assessment import feature_range
 from actionlearn.checkpoint import FORMAT, load, save
 from actionlearn.dataset import Dataset
 from actionlearn.errors import DataError, InvalidInput, UnsupportedSystem
@@ -15,7 +16,8 @@ from actionlearn.losses import map_loss, step_errors, window_length
 from actionlearn.maps.blueprint import KINDS, Blueprint, learned_part
 from actionlearn.potentials import SecondMomentMetals
 from actionlearn.potentials.borrowed import BorrowedDerivatives, has_derivatives
-from actionlearn.training import Settings, Trainer, feature_range
+from actionlearn.settings import Settings
+from actionlearn.training import Trainer
 
 STEP_FS = 16.0
 NETWORK = {"cutoff": 4.5, "channels": 4, "hidden": 16, "radial": 4}

@@ -12,7 +12,8 @@ from actionlearn.commands import train
 from actionlearn.dataset import Dataset
 from actionlearn.maps.blueprint import Blueprint, learned_part
 from actionlearn.parallel import Ranks, choose_device, together
-from actionlearn.training import Settings, Trainer
+from actionlearn.settings import Settings
+from actionlearn.training import Trainer
 
 NETWORK = {"cutoff": 4.5, "channels": 4, "hidden": 16, "radial": 4}
 

@@ -11,13 +11,14 @@ import torch
 
 from actionlearn import checkpoint, systems
 from actionlearn.adaptive.rounds import HEADER, Adaptive, Plan, Round, draw, line
+from actionlearn.assessment import feature_range
 from actionlearn.dataset import Dataset, used_stretches
 from actionlearn.errors import DataError, InvalidInput
 from actionlearn.losses import step_errors
 from actionlearn.maps.blueprint import Blueprint
 from actionlearn.parallel import Ranks
 from actionlearn.reference import ReferenceSet, sample
-from actionlearn.training import Settings, feature_range
+from actionlearn.settings import Settings
 
 ONLY_ADAPTIVE = ("temperature", "rounds", "calls", "held_out")
 

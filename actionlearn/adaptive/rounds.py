@@ -22,7 +22,8 @@ from actionlearn.pictures import COLOURS, picture
 from actionlearn.potentials.protocol import Potential
 from actionlearn.reference import ReferenceSet, Stretch
 from actionlearn.reference.growing import GrowingSet
-from actionlearn.training import Settings, Trainer
+from actionlearn.settings import Settings
+from actionlearn.training import Trainer
 from actionlearn.uncertainty import Uncertainty
 
 EVERY_VALIDATES = 5

@@ -20,6 +20,7 @@ import torch
 
 from actionlearn import checkpoint
 from actionlearn.adaptive import command as adaptive
+from actionlearn.assessment import errors_of, feature_range
 from actionlearn.dataset import Dataset, used_stretches
 from actionlearn.errors import DataError, InvalidInput
 from actionlearn.losses import StepErrors
@@ -30,8 +31,9 @@ from actionlearn.potentials import ASEPotential
 from actionlearn.potentials.protocol import Potential
 from actionlearn.reference import ReferenceSet, read_structures
 from actionlearn.reference.shelf import MEMORY_GB
+from actionlearn.settings import Report, Settings
 from actionlearn.systems import common_potential
-from actionlearn.training import Report, Settings, Trainer, errors_of, feature_range
+from actionlearn.training import Trainer
 from actionlearn.uncertainty import Uncertainty
 
 

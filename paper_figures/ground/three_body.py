@@ -20,8 +20,9 @@ from actionlearn.reference import Stretch
 from actionlearn.reference.recording import Frames
 from actionlearn.schemes import Splitting
 from actionlearn.schemes.published import YOSHIDA_6
+from actionlearn.settings import Settings
 from actionlearn.state import PhaseState
-from actionlearn.training import Settings, Trainer
+from actionlearn.training import Trainer
 from actionlearn.units import FEMTOSECOND
 
 BASE = GravitationalThreeBody()
