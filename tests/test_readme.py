@@ -70,6 +70,7 @@ def words(line):
     return shlex.split(line.replace("\\\n", " "))
 
 
+@pytest.mark.timeout(900)  # a busy machine may take ten times as long
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_pages_run_as_written(page, tmp_path, monkeypatch, capsys):
     (tmp_path / "data").symlink_to(ROOT / "data")
