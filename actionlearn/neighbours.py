@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -57,34 +57,49 @@ def find_edges(state: PhaseState, cutoff: float, *, half: bool = False) -> Edges
 
     With `half`, each pair comes once instead of in both directions.
     """
+    return _joined(state, _search(state, range(state.n_systems), cutoff, half))
+
+
+Pairs = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""i, j and S of the pairs within one system, whose atoms count from zero."""
+
+
+def _search(state: PhaseState, systems: Iterable[int], cutoff: float, half: bool) -> list[Pairs]:
+    """The pairs of some of the systems."""
     q = state.positions.detach().cpu().to(torch.float64).numpy()
     _refuse_explosions(q)
     cells = state.cell.detach().cpu().to(torch.float64).numpy()
     pbc = state.pbc.cpu().numpy()
     if q.shape[1] < 3:
         q = np.concatenate([q, np.zeros((len(q), 3 - q.shape[1]))], axis=1)
-    counts = state.atoms_per_system.tolist()
+    last = np.cumsum(state.atoms_per_system.cpu().numpy())
     search = vesin.NeighborList(cutoff=cutoff, full_list=not half, sorted=True)
-    centres, others, shifts = [], [], []
-    first = 0
-    for k, count in enumerate(counts):
-        points = q[first : first + count]
+    found = []
+    for k in systems:
+        points = q[last[k - 1] if k else 0 : last[k]]
         mixed = pbc[k].any() and not pbc[k].all()
         cell = _with_room(points, cells[k], pbc[k], cutoff) if mixed else cells[k]
-        i, j, s = search.compute(points, cell, pbc[k] | mixed, quantities="ijS")
-        centres.append(i.astype(np.int64) + first)
-        others.append(j.astype(np.int64) + first)
-        shifts.append(s.astype(np.float64))
-        first += count
+        i, j, shifts = search.compute(points, cell, pbc[k] | mixed, quantities="ijS")
+        found.append((i.astype(np.int64), j.astype(np.int64), shifts.astype(np.float64)))
+    return found
+
+
+def _joined(state: PhaseState, found: Sequence[Pairs]) -> Edges:
+    """The pairs of all systems of a state as edges between its atoms."""
+    counts = state.atoms_per_system.tolist()
+    first = np.cumsum([0, *counts[:-1]])
     device = state.positions.device
-    centre = torch.from_numpy(np.concatenate(centres)).to(device)
-    shift = torch.from_numpy(np.concatenate(shifts)).to(device, state.positions.dtype)
+    centre, other = (
+        torch.from_numpy(np.concatenate([pairs[end] + n for pairs, n in zip(found, first, strict=True)])).to(device)
+        for end in (0, 1)
+    )
+    shift = torch.from_numpy(np.concatenate([pairs[2] for pairs in found])).to(device, state.positions.dtype)
     if len(counts) == 1:
         offsets = shift @ state.cell[0]
     else:
         offsets = torch.einsum("ea,eab->eb", shift, state.cell[state.system[centre]])
     dims = state.positions.shape[1]
-    return Edges(centre, torch.from_numpy(np.concatenate(others)).to(device), shift, offsets[:, :dims].detach())
+    return Edges(centre, other, shift, offsets[:, :dims].detach())
 
 
 def _refuse_explosions(q: np.ndarray) -> None:
@@ -122,10 +137,10 @@ def _with_room(points: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cutoff: fl
 class NeighbourList:
     """Edges that are kept while they are still complete.
 
-    Pairs are searched out to cutoff + skin. They stay complete until two atoms may have approached each other by
-    more than the skin since the search, that is until some atom has moved further than skin/2; then, or when
-    anything but the positions changes, they are searched anew. Pairs between cutoff and cutoff + skin are part of
-    what is returned, so whatever uses them must vanish smoothly at the cutoff.
+    Pairs are searched out to cutoff + skin. Those of a system stay complete until two of its atoms may have
+    approached each other by more than the skin since the search, that is until one has moved further than skin/2;
+    then that system is searched anew, and all are when anything but the positions changes. Pairs between cutoff and
+    cutoff + skin are part of what is returned, so whatever uses them must vanish smoothly at the cutoff.
     """
 
     def __init__(self, cutoff: float, skin: float = 0.5, *, half: bool = False) -> None:
@@ -137,31 +152,45 @@ class NeighbourList:
         self.half = half
         self.searches = 0
         self._generation = _generation
-        self._positions: Tensor | None = None  # where the edges were searched
+        self._positions: Tensor | None = None  # where the edges of each system were searched
         self._frame: tuple[Tensor, ...] = ()
+        self._found: list[Pairs] = []
         self._edges: Edges | None = None
 
     @torch.inference_mode(False)  # what is kept must serve gradients later on
     def __call__(self, state: PhaseState) -> Edges:
-        """Edges of the state, searched only when needed."""
-        stale = self._generation != _generation or _search_always
-        if self._edges is None or stale or not self._still_complete(state):
-            self._edges = find_edges(state, self.cutoff + self.skin, half=self.half)
+        """Edges of the state, searched only where needed."""
+        now = state.positions.detach()
+        if self._edges is None or self._positions is None or not self._is_known(state):
+            self._found = _search(state, range(state.n_systems), self.cutoff + self.skin, self.half)
             self._generation = _generation
             # copies, so that a change in place is noticed too
-            self._positions = state.positions.detach().clone()
+            self._positions = now.clone()
             self._frame = tuple(part.detach().clone() for part in (state.system, state.cell, state.pbc))
-            self.searches += 1
+        else:
+            strayed = (now - self._positions).square().sum(1) > (0.5 * self.skin) ** 2
+            if not bool(strayed.any()):
+                return self._edges
+            systems = state.system[strayed].unique()
+            places = systems.tolist()
+            fresh = _search(state, places, self.cutoff + self.skin, self.half)
+            for k, pairs in zip(places, fresh, strict=True):
+                self._found[k] = pairs
+            inside = torch.isin(state.system, systems)
+            self._positions[inside] = now[inside]
+        self._edges = _joined(state, self._found)
+        self.searches += 1
         return self._edges
 
-    def _still_complete(self, state: PhaseState) -> bool:
-        q, at = state.positions.detach(), self._positions
+    def _is_known(self, state: PhaseState) -> bool:
+        """Whether these are the systems of the last search, but for their positions."""
+        q, at = state.positions, self._positions
+        if self._generation != _generation or _search_always:
+            return False
         if at is None or q.shape != at.shape or q.dtype != at.dtype or q.device != at.device:
             return False
         frame = zip((state.system, state.cell, state.pbc), self._frame, strict=True)
-        if not all(torch.equal(now, then) for now, then in frame):
-            return False
-        return bool((q - at).square().sum(1).max() <= (0.5 * self.skin) ** 2)
+        return all(torch.equal(now, then) for now, then in frame)
 
 
 _search_always = False

@@ -6,6 +6,7 @@ import torch
 from ase.build import bulk
 
 from actionlearn import NeighbourList, PhaseState, find_edges
+from actionlearn import neighbours as module
 from actionlearn.errors import InvalidInput, NonFinite
 from actionlearn.potentials import LennardJones, SecondMomentMetals
 
@@ -290,3 +291,31 @@ def test_bad_cutoffs_are_refused():
     for cutoff, skin in ((0.0, 0.5), (-1.0, 0.5), (3.0, -0.1)):
         with pytest.raises(InvalidInput, match="cutoff must be positive and skin not negative"):
             NeighbourList(cutoff, skin)
+
+
+def test_only_the_system_that_moved_is_searched_anew(monkeypatch):
+    one = scattered(5, CELLS["triclinic"], (True, True, True))
+    two = scattered(4, CELLS["triclinic"], (True, False, True), seed=3)
+    state = PhaseState.batch([one, two, one])
+    kept = NeighbourList(2.0, skin=0.4)
+    before = kept(state)
+    searched = []
+    search = module._search
+
+    def noted(state, systems, *rest):
+        searched.append(list(systems))
+        return search(state, systems, *rest)
+
+    monkeypatch.setattr(module, "_search", noted)
+    state = moved(state, 6, [0.3, 0, 0])  # of the second system
+    after = kept(state)
+    assert searched == [[1]] and after is not before
+    assert as_set(after) == as_set(find_edges(state, 2.4))
+    assert (after.centre.diff() >= 0).all()
+    for k, alone in enumerate((one, two, one)):
+        mine = state.system[after.centre] == k
+        if k != 1:
+            fresh = find_edges(alone, 2.4)
+            assert torch.equal(after.offsets[mine], fresh.offsets)
+    state = moved(state, 0, [0.15, 0, 0])  # too little, but the second system has begun anew
+    assert kept(moved(state, 6, [0.15, 0, 0])) is after
