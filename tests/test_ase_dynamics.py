@@ -338,6 +338,15 @@ def leaky(step_fs=5.0):
     return Leaky(SecondMomentMetals(), step_fs=step_fs)
 
 
+def test_energy_that_somebody_else_puts_in_is_no_drift():
+    atoms = alloy()
+    dyn = ActionNVE(atoms, model=verlet(2.0), potential=SecondMomentMetals(), drift_limit=1.0)
+    dyn.run(1000)
+    atoms.set_momenta(1.5 * atoms.get_momenta())
+    dyn.run(1000)
+    assert abs(dyn.summary()["drift_meV_per_atom_per_ps"]) < 1.0
+
+
 def test_drift_beyond_the_limit_raises_or_warns_once(monkeypatch):
     monkeypatch.setattr("actionlearn.dynamics.engine.ENERGY_EVERY", 20)
     with pytest.raises(DriftTooLarge, match="drifts by .* meV/atom/ps after .* the limit is 1"):

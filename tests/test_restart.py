@@ -170,6 +170,17 @@ def restart_file(tmp_path, atoms=None, **options):
     return path
 
 
+def test_a_run_is_not_gone_on_with_by_a_map_of_other_weights(tmp_path):
+    path, atoms = tmp_path / "run.restart", hot()
+    model = make_map("corrected", atoms)
+    ActionNVE(atoms, model=model, restart=path).run(1)
+    assert ActionNVE(hot(), model=model, restart=path).nsteps == 1
+    with torch.no_grad():
+        next(model.parameters()).add_(1e-6)
+    with pytest.raises(DataError, match="was written with weights '[0-9a-f]{16}', this run has '[0-9a-f]{16}'"):
+        ActionNVE(hot(), model=model, restart=path)
+
+
 def test_restart_files_that_do_not_fit_are_refused(tmp_path):
     path = restart_file(tmp_path)
     atoms = hot()
@@ -178,6 +189,10 @@ def test_restart_files_that_do_not_fit_are_refused(tmp_path):
     thermostat = {"temperature_K": 900.0, "friction_per_ps": 2.0}
     with pytest.raises(DataError, match="step_fs 4.0, this run has 2.0"):
         ActionLangevin(atoms, model=al.Verlet(SecondMomentMetals(), step_fs=2.0), restart=path, **thermostat)
+    for change in ({"temperature_K": 300.0}, {"friction_per_ps": 1.0}):
+        ((name, value),) = change.items()
+        with pytest.raises(DataError, match=f"{name} {thermostat[name]}, this run has {value}: go on as it was begun"):
+            ActionLangevin(atoms, model=make_map("Verlet", atoms), restart=path, **{**thermostat, **change})
     other = hot()
     other.numbers[0], other.numbers[1] = other.numbers[1], other.numbers[0]
     other.numbers[:] = other.numbers[::-1].copy()

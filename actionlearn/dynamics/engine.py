@@ -16,7 +16,7 @@ from actionlearn.dynamics.fit import check_fit, check_sound
 from actionlearn.dynamics.frames import SystemFiles
 from actionlearn.dynamics.metropolis import GeneralisedHMC
 from actionlearn.dynamics.record import Record
-from actionlearn.dynamics.restart import read_restart, without_memory, write_restart
+from actionlearn.dynamics.restart import read_restart, weights_of, without_memory, write_restart
 from actionlearn.dynamics.writer import Writer
 from actionlearn.errors import DataError, InvalidInput
 from actionlearn.potentials.protocol import Potential, as_potentials
@@ -109,8 +109,9 @@ class Engine:
             self.fallback.taken_over = self.record.taken_over(self.state.n_systems)
 
     def take(self, state: PhaseState) -> None:
-        """Go on from another state, after somebody changed the system."""
+        """Go on from another state, after somebody changed the system; what energy that took is no drift."""
         check_fit(self.model, state)
+        self.record.changed(self.state, state)
         self.state = state
 
     def run(self, n: int, every: int, observe: Callable[[], None]) -> None:
@@ -124,9 +125,7 @@ class Engine:
     def save(self, path: str | Path) -> None:
         """Write a restart file and go on as from it."""
         content = {
-            "step_fs": self.move_fs,
-            "kind": self.model.kind,
-            "ensemble": type(self.ensemble).__name__,
+            "made_by": self._made_by(),
             "memory": self.ensemble.memory(),
             "record": self.record.memory(),
             "fallback": None if self.fallback is None else self.fallback.memory(),
@@ -138,10 +137,13 @@ class Engine:
         """Go on from a restart file."""
         state, content = read_restart(path)
         state = state.to(device=self.state.positions.device)
-        mine = {"step_fs": self.move_fs, "kind": self.model.kind, "ensemble": type(self.ensemble).__name__}
-        for name, expected in mine.items():
-            if content[name] != expected:
-                raise DataError(f"{path} was written with {name} {content[name]!r}, this run has {expected!r}")
+        there, mine = content["made_by"], self._made_by()
+        for name in {**mine, **there}:
+            if there.get(name) != mine.get(name):
+                raise DataError(
+                    f"{path} was written with {name} {there.get(name)!r}, this run has {mine.get(name)!r}: "
+                    "go on as it was begun, or delete it to start the run afresh"
+                )
         for name in ("numbers", "system", "fixed", "masses"):
             if not torch.equal(getattr(state, name), getattr(self.state, name)):
                 raise DataError(f"{path} was written for other atoms than these: their {name} differ")
@@ -150,6 +152,16 @@ class Engine:
         if self.fallback is not None and content.get("fallback") is not None:
             self.fallback.recall(content["fallback"])
         self.state = without_memory(state, self.model)
+
+    def _made_by(self) -> dict[str, Any]:
+        """What must stay the same for a run to be one run."""
+        return {
+            "step_fs": self.move_fs,
+            "kind": self.model.kind,
+            "ensemble": type(self.ensemble).__name__,
+            **self.ensemble.settings(),
+            "weights": weights_of(self.model),
+        }
 
     def summary(self) -> dict[str, Any]:
         """Steps, speed, temperatures, drift and what the ensemble has to say."""

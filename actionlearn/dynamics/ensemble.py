@@ -39,6 +39,10 @@ class Ensemble(Protocol):
         """N moves, of `steps_per_move` long steps each."""
         ...
 
+    def settings(self) -> dict[str, float]:
+        """The numbers it was made with, which stay the same for all of a run."""
+        ...
+
     def memory(self) -> dict[str, object]:
         """All that must be kept for a run to go on exactly: tensors and numbers."""
         ...
@@ -64,6 +68,10 @@ class Microcanonical:
     def advance(self, model: Map, state: PhaseState, n: int = 1) -> PhaseState:
         """N long steps."""
         return model.step(state, n)
+
+    def settings(self) -> dict[str, float]:
+        """Nothing to set."""
+        return {}
 
     def memory(self) -> dict[str, object]:
         """Nothing to remember."""
@@ -95,6 +103,10 @@ class Stochastic:
 
     def begin(self, model: Map, state: PhaseState) -> None:
         """Anything goes."""
+
+    def settings(self) -> dict[str, float]:
+        """The temperature; the seed is in the state of the generator."""
+        return {"temperature_K": self.temperature_K}
 
     def memory(self) -> dict[str, object]:
         """State of the generator, and the heat."""

@@ -96,6 +96,12 @@ class GeneralisedHMC(Langevin):
                 state = self._resize(model, state)
         return state
 
+    def settings(self) -> dict[str, float]:
+        """Temperature, friction, and what is proposed."""
+        pressure = {} if self.pressure_GPa is None else {"pressure_GPa": self.pressure_GPa}
+        proposals = {name: getattr(self, name) for name in ("steps_per_move", "volume_every", "volume_step")}
+        return {**super().settings(), **proposals, **pressure}
+
     def energy(self, model: Map, state: PhaseState) -> Tensor:
         """U of the potential and of whatever else kicks the map, (systems,), eV."""
         terms = [self.potential, *extra_potentials(model)]

@@ -28,10 +28,10 @@ class Record:
     """Counts, mean temperatures and the conserved energy of a run, and what is found wrong with it.
 
     Temperatures are means over the looks that were taken. The conserved energy, total energy less the heat of the
-    thermostat, is followed where a `potential` is given for it; it must not drift by more than `drift_limit`
-    (meV/atom/ps, beyond twice its standard error), or else the `policy` holds. For atoms outside the range of
-    training it is `on_uncertain`. Either may be to raise, to warn once and count, or to let a base potential take
-    over: `taken_over` says of which systems, until the next look or judgement.
+    thermostat and less what others put in who change atoms of a run, is followed where a `potential` is given for it;
+    it must not drift by more than `drift_limit` (meV/atom/ps, beyond twice its standard error), or else the `policy`
+    holds. For atoms outside the range of training it is `on_uncertain`. Either may be to raise, to warn once and
+    count, or to let a base potential take over: `taken_over` says of which systems, until the next look or judgement.
     """
 
     def __init__(
@@ -66,6 +66,7 @@ class Record:
         self.kinetic: dict[int, float] = {}  # 2K/(k_B·degrees) by species, summed over looks
         self.times_fs: list[float] = []
         self.energies: list[float] = []
+        self.brought = 0.0  # energy that changes from outside have brought in, eV
         self._since = 0.0
 
     def start_clock(self) -> None:
@@ -77,6 +78,12 @@ class Record:
         self.seconds += time.perf_counter() - self._since
         self.steps += n
 
+    def changed(self, before: PhaseState, after: PhaseState) -> None:
+        """Somebody else put the run from one state to another: its energy, where it is followed, goes on from there."""
+        if self.potential is not None and self.energies:
+            E, E_new = (float((self.potential.energy(s) + s.kinetic_energy()).sum()) for s in (before, after))
+            self.brought += E_new - E
+
     def look(self, state: PhaseState, ensemble: Ensemble, *, energy: bool) -> None:
         """Take in temperatures, and the conserved energy if it is due."""
         self.looks += 1
@@ -86,7 +93,7 @@ class Record:
         if energy and self.potential is not None:
             total = self.potential.energy(state).detach() + state.kinetic_energy() - ensemble.heat
             self.times_fs.append(self.steps * self.step_fs)
-            self.energies.append(float(total.sum()))
+            self.energies.append(float(total.sum()) - self.brought)
             self._judge_drift(state.n_atoms)
 
     def judge_familiarity(self, state: PhaseState) -> None:
@@ -173,7 +180,7 @@ class Record:
     def memory(self) -> dict[str, Any]:
         """All that is counted, for a restart."""
         names = ("steps", "seconds", "looks", "warned", "strangers", "judged", "strange", "drifts")
-        return {name: getattr(self, name) for name in (*names, "kinetic", "times_fs", "energies")}
+        return {name: getattr(self, name) for name in (*names, "kinetic", "times_fs", "energies", "brought")}
 
     def recall(self, memory: dict[str, Any]) -> None:
         """Go on counting where `memory` stopped."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from actionlearn.files import write_atomically
 from actionlearn.neighbours import forget_edges
 from actionlearn.state import PhaseState
 
-FORMAT = "actionlearn run 1"
+FORMAT = "actionlearn run 2"
 _ARRAYS = ("positions", "momenta", "masses", "numbers", "cell", "pbc", "fixed", "system")
 
 
@@ -38,6 +39,15 @@ def read_restart(path: str | Path) -> tuple[PhaseState, dict[str, Any]]:
         raise DataError(f"{path} is not a restart file of format {FORMAT!r}: delete it to start the run afresh")
     state = PhaseState(**data.pop("state"))
     return state, data
+
+
+def weights_of(model: Any) -> str:
+    """A checksum of the weights of a map, the same wherever it is loaded; of nothing for a map without."""
+    whole = isinstance(model, torch.nn.Module)
+    digest = hashlib.sha256()
+    for tensor in model.state_dict().values() if whole else getattr(model, "parameters", tuple)():
+        digest.update(tensor.detach().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def without_memory(state: PhaseState, model: Any) -> PhaseState:

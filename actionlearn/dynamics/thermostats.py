@@ -50,6 +50,10 @@ class Langevin(Stochastic):
                 "leave zero_momentum (FixCom) out"
             )
 
+    def settings(self) -> dict[str, float]:
+        """Temperature and friction."""
+        return {**super().settings(), "friction_per_ps": self.friction_per_ps}
+
     def advance(self, model: Map, state: PhaseState, n: int = 1) -> PhaseState:
         """N long steps."""
         half = 0.5 * model.step_fs * FEMTOSECOND
@@ -104,6 +108,10 @@ class VelocityRescaling(Stochastic):
                 "velocity rescaling needs atoms that move, all momenta are zero: draw some first, for example with "
                 "ase.md.velocitydistribution.MaxwellBoltzmannDistribution"
             )
+
+    def settings(self) -> dict[str, float]:
+        """Temperature and relaxation time."""
+        return {**super().settings(), "time_ps": self.time_ps}
 
     def advance(self, model: Map, state: PhaseState, n: int = 1) -> PhaseState:
         """N long steps."""
