@@ -122,6 +122,18 @@ def test_frames_after_the_restart_file_are_cut_off(model, tmp_path, ending):
     assert [frame.info["step"] for frame in ase.io.read(output, ":")] == [0, 10, 20, 30, 40]
 
 
+@pytest.mark.parametrize("ending", ["xyz", "traj"])
+def test_a_file_that_is_not_of_a_run_is_not_written_over(model, tmp_path, capsys, ending):
+    output = tmp_path / f"start.{ending}"
+    ase.io.write(output, structure("cuau32"))
+    before = output.read_bytes()
+    assert cli.main(command(model, output, name=str(output))) == 1
+    assert "was not written by a run: it would be lost" in capsys.readouterr().err
+    assert output.read_bytes() == before
+    FrameFile(tmp_path / f"run.{ending}").write(structure("cuau32"), 0, 0.0)  # of a run without a restart file yet
+    assert cli.main(command(model, tmp_path / f"run.{ending}")) == 0
+
+
 def wrong_structure(path, change):
     atoms = structure("cuau32")
     change(atoms)

@@ -48,8 +48,26 @@ class FrameFile:
                 file.write(frame)
 
     def start(self) -> None:
-        """Remove frames of another run."""
+        """Remove frames of another run, but nothing that is not of a run."""
+        if self.path.exists() and not self._is_of_a_run():
+            raise InvalidInput(
+                f"{self.path} exists and was not written by a run: it would be lost; choose another name for the "
+                "output, or delete it"
+            )
         self.path.unlink(missing_ok=True)
+
+    def _is_of_a_run(self) -> bool:
+        """Whether the first frame has the step that `frame_of` gives it; or nothing whole was written yet."""
+        if self.is_text:
+            with self.path.open("rb") as file:
+                file.readline()
+                header = file.readline()
+            return not header.endswith(b"\n") or b" step=" in header
+        try:
+            with Trajectory(self.path) as file:
+                return len(file) == 0 or "step" in file[0].info
+        except Exception:  # of many kinds, whatever the file is
+            return self.path.stat().st_size == 0
 
     def cut_after(self, step: int) -> None:
         """Drop all frames after a step, whole or not: those that a resumed run will write again."""
