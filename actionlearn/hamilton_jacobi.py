@@ -84,8 +84,8 @@ def force_scales(stretches: Sequence[Stretch]) -> dict[float, float]:
     """The rms of F/sqrt(m) per degree of freedom at every temperature, eV/(Å·sqrt(u))."""
     found: dict[float, list[float]] = {}
     for stretch in stretches:
-        F = stretch.frames.forces
-        squares = (F**2 * stretch.system.inverse_masses.numpy()).mean()
+        free = ~stretch.system.fixed.numpy()
+        squares = (stretch.frames.forces**2 * stretch.system.inverse_masses.numpy())[:, free].mean()
         found.setdefault(stretch.temperature_K, []).append(float(squares))
     tiny = 1e-12
     return {T: math.sqrt(max(sum(squares) / len(squares), tiny)) for T, squares in found.items()}

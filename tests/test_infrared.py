@@ -1,5 +1,7 @@
 """Infrared spectra, diffusion and coordination against cases with known answers."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -103,6 +105,17 @@ def test_displacements_are_those_of_the_definition():
     np.testing.assert_allclose(found["Ar"], direct, atol=1e-10)
     with pytest.raises(InvalidInput, match="no displacements"):
         mean_square_displacement(run, 1e6)
+
+
+def test_fixed_atoms_are_what_the_others_move_against():
+    run = walking(frames=30, atoms=3)
+    run.positions[:, :2] = run.positions[0, :2]
+    held = dataclasses.replace(run, system=dataclasses.replace(run.system, fixed=torch.tensor([True, True, False])))
+    t, found = mean_square_displacement(held)
+    q = run.positions[:, 2]
+    direct = [((q[k:] - q[: len(q) - k]) ** 2).sum(1).mean() for k in range(len(t))]
+    np.testing.assert_allclose(found["Ar"], direct, atol=1e-10)
+    assert mean_square_displacement(run)[1]["Ar"][-1] < 0.5 * direct[-1]
 
 
 def test_coordination_of_a_crystal_and_of_a_molecule():

@@ -126,6 +126,18 @@ def test_bands_lose_the_motion_of_the_whole(water, bands):
     assert temperatures_by_band(at_rest, bands, water).means_K[0] < 220.0
 
 
+def test_fixed_atoms_take_their_degrees_with_them(water):
+    rng = np.random.default_rng(1)
+    held = dataclasses.replace(water, fixed=torch.tensor([True, False, False]))
+    p = np.sqrt(KT * water.masses.numpy()[:, None]) * rng.normal(size=(4000, 3, 3)) * ~held.fixed.numpy()[:, None]
+    run = Trajectory(np.broadcast_to(water.positions.numpy(), p.shape), p, 1.0, held)
+    found = temperatures_by_band(run, rigid_bands(water), turning=False)
+    assert found.degrees[0] == pytest.approx(3.0 * 2.016 / 18.015, rel=1e-3)  # the oxygen has most of the translation
+    assert (np.abs(found.means_K - 300.0) < 4.0 * found.mean_errors_K).all()
+    with pytest.raises(InvalidInput, match="with fixed atoms the total momentum is not held at zero"):
+        temperatures_by_band(run, rigid_bands(water), turning=False, momentum_removed=True)
+
+
 def test_what_cannot_be_measured_is_refused(water, bands):
     run = tumbling(water, 60, 1, [(e, KT) for e in bands.values()])
     with pytest.raises(InvalidInput, match="no multiple"):

@@ -15,17 +15,20 @@ def mean_square_displacement(
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """⟨|q(t) − q(0)|²⟩ of each element, Å², over all origins, and its times in fs, up to half the run.
 
-    Positions must not be wrapped into the cell, and the motion of the whole is taken out first.
+    Positions must not be wrapped into the cell. The motion of the whole is taken out first; where atoms are fixed it
+    is not, they are what the others move against, and only the free ones count.
     ⟨|q(t)|²⟩ + ⟨|q(0)|²⟩ − 2⟨q(t)·q(0)⟩ with the last term by Fourier transform.
     """
     n = len(trajectory)
     lags = n // 2 if longest_fs is None else int(longest_fs / trajectory.interval_fs) + 1
     if not 1 < lags <= n:
         raise InvalidInput(f"a run of {n} frames has no displacements over {lags} of them: choose another longest_fs")
-    m = trajectory.system.masses.numpy()[:, None]
-    q = trajectory.positions - (m * trajectory.positions).sum(1, keepdims=True) / m.sum()
-    q = q - q.mean(0)
-    numbers = trajectory.system.numbers.numpy()
+    q, free = trajectory.positions, ~trajectory.system.fixed.numpy()
+    if free.all():
+        m = trajectory.system.masses.numpy()[:, None]
+        q = q - (m * q).sum(1, keepdims=True) / m.sum()
+    q = (q - q.mean(0))[:, free]
+    numbers = trajectory.system.numbers.numpy()[free]
     origins = n - np.arange(lags)
     found = {}
     for z in sorted(set(numbers.tolist())):

@@ -91,7 +91,7 @@ def temperatures_by_band(
     after the other, elements in the same order. It may be left out where the fragment is the system and does not turn.
     With `turning` (default: where nothing is periodic, or there are several fragments) fragments are turned onto it.
     Where the total momentum is held at zero, bands lose what the motion of the whole has of them, such as three
-    degrees of the translations of all molecules.
+    degrees of the translations of all molecules. Of fixed atoms they lose all that these have of them.
     """
     e = _directions(bands)
     system, n = trajectory.system, e[0].shape[1]
@@ -104,13 +104,16 @@ def temperatures_by_band(
         _check_fragments(system, reference, n)
     root = np.sqrt(system.masses.numpy()).reshape(fragments, n, 1)
     shape = (len(trajectory), fragments, n, -1)
-    w = trajectory.momenta.reshape(shape) / root * ~system.fixed.numpy().reshape(fragments, n, 1)
+    free = ~system.fixed.numpy().reshape(fragments, n, 1)
+    if momentum_removed and not free.all():
+        raise InvalidInput("with fixed atoms the total momentum is not held at zero: leave momentum_removed out")
+    w = trajectory.momenta.reshape(shape) / root * free
     if turning:
         if reference is None:
             raise InvalidInput("fragments that turn are turned back onto a reference: give the geometry of the bands")
         w = _turned(trajectory.positions.reshape(shape), w, root, reference.positions.detach().numpy())
     doubled = np.stack([(np.einsum("tfad,kad->tfk", w, one) ** 2).sum((1, 2)) for one in e], axis=1)
-    degrees = np.array([float(fragments * len(one)) for one in e])
+    degrees = np.array([float((np.einsum("fax,kad->fkd", free, one**2)).sum()) for one in e])
     if momentum_removed:
         whole = root / np.sqrt((root**2).sum())
         degrees -= [(np.einsum("fam,kad->fkd", whole, one) ** 2).sum() for one in e]
