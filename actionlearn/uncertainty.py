@@ -59,7 +59,7 @@ class Uncertainty:
             mean[k] = mine.mean(0)
             # a ten-thousandth keeps directions alive that do not vary in training, such as the species itself
             C = torch.cov(mine.T)
-            C = C + 1e-4 * (C.diagonal().mean() + 1e-12) * torch.eye(D, dtype=C.dtype)
+            C = C + 1e-4 * (C.diagonal().mean() + 1e-12) * torch.eye(D).to(C)
             whitening[k] = torch.linalg.inv(torch.linalg.cholesky(C)) / D**0.5
         found = cls(model, mean, whitening)
         u = found.of_inputs(seen, seen_numbers)
@@ -87,7 +87,7 @@ class Uncertainty:
 
     def whitened(self, x: Tensor, numbers: Tensor) -> Tensor:
         """Inputs in units in which training fills a sphere, (atoms, D); their length is u."""
-        y = torch.empty_like(x)
+        y = torch.full_like(x, float("nan"))
         for k, z in enumerate(self.network.species):
             mine = numbers == z
             y[mine] = (x[mine] - self.mean[k].to(x)) @ self.whitening[k].to(x).T

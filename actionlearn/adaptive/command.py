@@ -112,6 +112,7 @@ def run(args: argparse.Namespace, blueprint: Blueprint, settings: Settings, star
     tested = step_errors(model, loop.test)
     report = {
         **model.report,
+        "command": args.command,
         "test": dataclasses.asdict(tested),
         "settings": dataclasses.asdict(settings),
         "temperatures_K": [min(training.temperatures_K), max(training.temperatures_K)],

@@ -213,6 +213,7 @@ class Adaptive:
                 "validation": dataclasses.asdict(report.errors),
                 "updates": report.updates,
                 "seconds": report.seconds,
+                "drift": None if report.drift is None else list(report.drift),
                 "curve": report.curve,
                 "uncertainty": Uncertainty.fit(trainer.average, training, validation).tensors(),
             }
