@@ -168,7 +168,7 @@ class NeighbourList:
             self._positions = now.clone()
             self._frame = tuple(part.detach().clone() for part in (state.system, state.cell, state.pbc))
         else:
-            strayed = (now - self._positions).square().sum(1) > (0.5 * self.skin) ** 2
+            strayed = ~((now - self._positions).square().sum(1) <= (0.5 * self.skin) ** 2)  # what is no number too
             if not bool(strayed.any()):
                 return self._edges
             systems = state.system[strayed].unique()

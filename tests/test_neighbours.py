@@ -112,6 +112,10 @@ def test_exploded_positions_are_refused_by_name(where, pbc):
     state = scattered(5, CELLS["cubic"], pbc)
     with pytest.raises(NonFinite, match=r"atom 3 is at \[.*the run has exploded, shorten its step"):
         NeighbourList(3.0)(moved(state, 3, [0.0, where, 0.0]))
+    kept = NeighbourList(3.0)
+    kept(state)
+    with pytest.raises(NonFinite, match="atom 3 is at"):
+        kept(moved(state, 3, [0.0, where, 0.0]))
 
 
 @pytest.mark.parametrize("pbc", [(True, False, False), (False, True, True)])
