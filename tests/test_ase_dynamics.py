@@ -341,9 +341,9 @@ def leaky(step_fs=5.0):
 def test_energy_that_somebody_else_puts_in_is_no_drift():
     atoms = alloy()
     dyn = ActionNVE(atoms, model=verlet(2.0), potential=SecondMomentMetals(), drift_limit=1.0)
-    dyn.run(1000)
+    dyn.run(800)
     atoms.set_momenta(1.5 * atoms.get_momenta())
-    dyn.run(1000)
+    dyn.run(800)
     assert abs(dyn.summary()["drift_meV_per_atom_per_ps"]) < 1.0
 
 
