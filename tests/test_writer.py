@@ -1,6 +1,8 @@
 """Trajectories written by a thread of their own: in order, complete at every restart file, errors not lost."""
 
+import os
 import threading
+from pathlib import Path
 
 import ase.io
 import numpy as np
@@ -129,3 +131,24 @@ def test_one_system_has_one_file_and_other_runs_are_replaced(tmp_path):
         al.simulate(make_map("Verlet", hot()), state, 1, trajectory="run.pdb")
     with pytest.raises(DataError, match="is gone"):
         SystemFiles(tmp_path / "none.traj", 2).begin(5)
+
+
+@pytest.mark.parametrize("how", ["simulate", "run"])
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="names of open files are read from /proc")
+def test_frames_are_on_the_disk_before_the_restart_file(model, tmp_path, monkeypatch, how):  # noqa: F811
+    synced, fsync = [], os.fsync
+
+    def noted(descriptor):
+        synced.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    if how == "run":
+        assert cli.main(command(model, tmp_path / "run.xyz", "--restart-every", "20")) == 0
+    else:
+        state, at = al.PhaseState.from_atoms(hot("cu4")), tmp_path / "run.xyz"
+        al.simulate(
+            make_map("Verlet", hot()), state, 40, trajectory=at, every=10, restart=tmp_path / "r", restart_every=20
+        )
+    kinds = ["restart" if name.endswith(".partial") else name for name in synced]
+    assert kinds[:4] == ["run.xyz", "restart", "run.xyz", "restart"]

@@ -94,7 +94,7 @@ def run(args: argparse.Namespace) -> None:
     else:
         frames.start()
     with Writer() as writer, Progress(f"{args.ensemble} {args.ps:g} ps", steps, done=dyn.nsteps) as bar:
-        dyn.before_restart.append(writer.flush)
+        dyn.before_restart += [writer.flush, frames.settle]
         dyn.attach(_frame_writer(dyn, atoms, frames, writer), interval=args.frames_every)
         dyn.attach(_progress(dyn, atoms, bar), interval=20)
         dyn.run(max(steps - dyn.nsteps, 0))

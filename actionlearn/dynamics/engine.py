@@ -256,5 +256,7 @@ def simulate(
             engine.run(n, every, look)
             if restart is not None:
                 writer.flush()  # no frame of what a resumed run will not do again may be missing
+                if files is not None:
+                    files.settle()
                 engine.save(restart)
     return Simulated(engine.state, engine.summary())

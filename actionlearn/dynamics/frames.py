@@ -47,6 +47,12 @@ class FrameFile:
             with Trajectory(self.path, "a") as file:
                 file.write(frame)
 
+    def settle(self) -> None:
+        """Wait until all frames are on the disk: a restart file must not outlive frames that it takes for written."""
+        if self.path.exists():
+            with self.path.open("rb+") as file:
+                os.fsync(file.fileno())
+
     def start(self) -> None:
         """Remove frames of another run, but nothing that is not of a run."""
         if self.path.exists() and not self._is_of_a_run():
@@ -117,6 +123,11 @@ class SystemFiles:
                 file.start()
             else:
                 file.cut_after(after)
+
+    def settle(self) -> None:
+        """Wait until all frames are on the disk."""
+        for file in self.files:
+            file.settle()
 
     def write(self, state: PhaseState, step: int, time_fs: float, energies: list[float] | None) -> None:
         """Add a frame to every file."""
