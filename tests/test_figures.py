@@ -5,6 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+
+import actionlearn as al
 
 FIGURES = Path(__file__).parent.parent / "paper_figures"
 
@@ -53,6 +56,49 @@ def test_no_picture_is_too_large():
 
 
 # --- the scripts ----------------------------------------------------------------------------------
+
+
+class Euler:
+    """An explicit Euler step, which heats."""
+
+    step_fs = 1.0
+
+    def __init__(self, potential):
+        self.potential = potential
+
+    def step(self, state):
+        forces = self.potential.forces(state)
+        return state.drift(0.1).kick(0.1 * forces)
+
+
+def test_rescaled_momenta_hold_every_energy():
+    cast = script("ground.cast")
+    potential = al.potentials.Harmonic(torch.eye(2, dtype=torch.float64))
+    q = torch.tensor([[0.1, 0.0], [0.0, 1.0]], dtype=torch.float64)
+    start = al.PhaseState(q, q.flip(1), torch.ones(2, dtype=torch.float64), system=torch.tensor([0, 1]))
+
+    def total(state):
+        return potential.energy(state) + state.kinetic_energy()
+
+    free = start
+    for _ in range(20):
+        free = Euler(potential).step(free)
+    held = cast.Rescaled(Euler(potential), potential, start).step(start, 20)
+    assert torch.allclose(total(held), total(start), rtol=1e-12)
+    assert (total(free) > 1.1 * total(start)).all()
+    with pytest.raises(ArithmeticError, match="exceeds"):
+        cast.Rescaled(Euler(potential), potential, start).step(start.moved(10 * q, q), 1)
+
+
+def test_a_run_that_loses_its_energy_ends_and_says_so():
+    runs = script("ground.runs")
+    potential = al.potentials.Harmonic(torch.eye(2, dtype=torch.float64))
+    q = torch.ones(1, 2, dtype=torch.float64)
+    start = al.PhaseState(q, q, torch.ones(1, dtype=torch.float64))
+    verlet = runs.record(al.Verlet(potential, step_fs=1.0), start, potential, steps=40, every=2, gradients=1.0)
+    assert verlet.lost == "" and verlet.momenta.shape == (21, 1, 1, 2) and np.abs(verlet.changes).max() < 10
+    wild = runs.record(al.Verlet(potential, step_fs=25.0), start, potential, steps=40, every=2, gradients=1.0)
+    assert wild.lost == "energy" and len(wild.times_fs) < 21 and np.isnan(wild.drift()).all()
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ whose error comes back alike after τ: τ = h for a midpoint action or for one k
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ from actionlearn.units import FEMTOSECOND
 
 ALPHA, BETA, KT = 0.5, 1.0, 0.05
 OMEGA_MAX, PERIOD = 2.0, math.pi
-SITES = 32
+SITES, MOST = 32, 0.3
 WAVE = 1.5 / math.sqrt(KT)  # the error varies over about the thermal stretch of a spring
 
 
@@ -52,7 +53,7 @@ def _modes() -> tuple[np.ndarray, np.ndarray]:
 class Flow:
     """The exact motion over a time: harmonic turns and anharmonic kicks in steps of at most `fine`."""
 
-    def __init__(self, time: float, fine: float = 0.15) -> None:
+    def __init__(self, time: float, fine: float = 0.2) -> None:
         """Prepare the turns."""
         self.count = max(1, math.ceil(time / fine))
         self.dt = time / self.count
@@ -85,32 +86,38 @@ def thermal(rings: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return Flow(100.0 * PERIOD)(q, p - p.mean(1, keepdims=True))
 
 
-def heating(tau: float, relative_error: float, rings: int, periods: float, seed: int = 0) -> tuple[float, float]:
-    """Energy gained per site and fastest period, in kT, with its standard error over the rings.
+def heating(
+    tau: float, relative_errors: Sequence[float], rings: int, periods: float, seed: int = 0
+) -> list[tuple[float, float]]:
+    """Energy gained per site and fastest period, in kT, with its standard error over the rings, for several errors.
 
-    `relative_error` is the rms kick over the rms change of the momenta in τ.
+    The error is the rms kick over the rms change of the momenta in τ. A rate ends where `MOST` kT are gained.
     """
     q, p = thermal(rings, seed)
-    rng = np.random.default_rng(seed + 1)
-    phases = rng.uniform(0, 2 * math.pi, SITES)
+    phases = np.random.default_rng(seed + 1).uniform(0, 2 * math.pi, SITES)
     flow = Flow(tau)
 
     def kick(q: np.ndarray) -> np.ndarray:
         return _pull(-np.sin(WAVE * _springs(q) + phases))
 
     change = flow(q, p)[1] - p
-    strength = relative_error * math.sqrt((change**2).mean() / (kick(q) ** 2).mean())
+    unit = math.sqrt((change**2).mean() / (kick(q) ** 2).mean())
+    strength = unit * np.repeat(relative_errors, rings)[:, None]
+    q, p = (np.tile(x, (len(relative_errors), 1)) for x in (q, p))
     start = energy(q, p)
-    steps, done = max(8, round(periods * PERIOD / tau)), 0
-    while done < steps:
+    rates: list[tuple[float, float]] = [(math.nan, math.nan)] * len(relative_errors)
+    steps = max(8, round(periods * PERIOD / tau))
+    for done in range(1, steps + 1):
         p = p + 0.5 * strength * kick(q)
         q, p = flow(q, p)
         p = p + 0.5 * strength * kick(q)
-        done += 1
-        if energy(q, p).mean() - start.mean() > 0.5 * KT * SITES:  # a rate is asked for, not a catastrophe
-            break
-    gained = (energy(q, p) - start) / (SITES * KT * done * tau / PERIOD)
-    return float(gained.mean()), float(gained.std(ddof=1) / math.sqrt(rings))
+        if done % max(1, steps // 16) == 0 or done == steps:
+            gained = ((energy(q, p) - start) / (SITES * KT)).reshape(len(relative_errors), rings)
+            for k, mine in enumerate(gained):
+                if mine.mean() < MOST or math.isnan(rates[k][0]):
+                    rate = mine / (done * tau / PERIOD)
+                    rates[k] = float(rate.mean()), float(rate.std(ddof=1) / math.sqrt(rings))
+    return rates
 
 
 class ExactHarmonicMidpoint:

@@ -112,7 +112,7 @@ def fit_kicks(theta: float, stages: int, points: int) -> Any:
         inner = quadratic * 4 * (1 - math.sin(half) / half) / theta / half
         for k in range(stages // 2 + 1):
             x[k, 1] = inner if k % 2 else edge * (1 if k == 0 else 2)
-    return action(least_squares(residual, x.ravel(), method="trf", max_nfev=200, x_scale=0.01).x)
+    return action(least_squares(residual, x.ravel(), method="trf", max_nfev=60, x_scale=0.01).x)
 
 
 def fit_midpoint(theta: float, points: int) -> Any:
