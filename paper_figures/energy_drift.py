@@ -25,7 +25,6 @@ INKS = {
     cast.RESCALED: ORANGE,
     "midpoint, 1e-2": PINK,
     "midpoint, 1e-3": PINK,
-    "midpoint, 1e-5": PINK,
     "midpoint, 1e-10": PINK,
     cast.DISCRETE: BLUE,
     cast.CORRECTED: GREEN,

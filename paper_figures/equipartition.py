@@ -34,7 +34,7 @@ EDGES_PER_CM = {
     "ethanol": (50.0, 900.0, 2000.0, 3300.0, 4500.0),
     "water": (1000.0, 2500.0, 4500.0),
 }
-BLOCKS = 8
+BLOCKS = 6
 BAND_INKS = (COLOURS[6], COLOURS[0], COLOURS[2], COLOURS[1])
 
 

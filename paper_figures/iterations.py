@@ -68,7 +68,7 @@ def compute(args: argparse.Namespace) -> Tables:
         states = [cast.small_crystal(TEMPERATURE_K)]
         predictors = {VERLET: predictors[VERLET]}
     else:
-        states = _states(4)
+        states = _states(3)
     start, small = states[0], al.Verlet(base, step_fs=2.0)
     pairs = [(state, small.step(state, 12)) for state in states]
     rows = []
@@ -76,7 +76,7 @@ def compute(args: argparse.Namespace) -> Tables:
         for k in (0, 2, None) if args.quick else ITERATIONS:
             action = al.load(path)
             step = al.PredictCorrect(predictor, action, iterations=k)
-            steps, every = (20, 1) if args.quick else (250, 2)
+            steps, every = (20, 1) if args.quick else (125, 1)
             run = runs.kept(
                 f"iterations {sha256(path)} {name} {origin} {k} {steps} {every}",
                 lambda step=step, steps=steps, every=every: runs.record(
@@ -92,7 +92,7 @@ def compute(args: argparse.Namespace) -> Tables:
                     "gradients": run.gradients if k != 0 else 0.0,
                     "symplectic_defect": _or_nan(
                         lambda step=step: al.estimate_symplectic_defect(
-                            step, start, directions=2 if args.quick else 4, method="differences"
+                            step, start, directions=2 if args.quick else 3, method="differences"
                         )
                     ),
                     "reversal_error_A": _or_nan(lambda step=step: al.reversal_error(step, start, n=5)),

@@ -56,7 +56,7 @@ def _reach(quick: bool) -> list[Row]:
 
 
 def _heating(quick: bool) -> list[Row]:
-    taus = (0.15, 0.5) if quick else (0.1, 0.12, 0.14, 0.16, 0.18, *np.arange(0.2, 0.72, 0.04).round(3).tolist())
+    taus = (0.15, 0.5) if quick else (0.1, 0.13, 0.16, *np.arange(0.19, 0.7, 0.05).round(3).tolist())
     errors = (0.03,) if quick else (0.005, 0.01, 0.03)
     rows = []
     for tau in taus:

@@ -23,14 +23,13 @@ from ground import three_body  # noqa: E402
 from actionlearn import checkpoint, cli  # noqa: E402
 
 ALLOY = "--step-fs 24 --cutoff 5.6"
-ETHANOL = "--step-fs 2 --cutoff 5 --channels 24 --batch-atoms 288"
+ETHANOL = "--step-fs 4 --cutoff 5 --channels 24 --batch-atoms 288"
 ATOMS = {
     "cuau-midpoint-24fs": f"--kind midpoint --updates 1500 {ALLOY}",
     "cuau-direct-24fs": f"--kind direct --updates 4000 {ALLOY}",
-    "ethanol-midpoint-2fs": f"--kind midpoint --updates 500 {ETHANOL}",
-    "ethanol-direct-2fs": f"--kind direct --updates 1500 {ETHANOL}",
-    "ethanol-discrete-2fs": f"--kind discrete --stages 2 --updates 500 {ETHANOL}",
-    "ethanol-corrected-2fs": f"--kind corrected --stages 2 --updates 200 {ETHANOL}",
+    "ethanol-gfn2-midpoint-4fs": f"--kind midpoint --updates 500 {ETHANOL}",
+    "ethanol-gfn2-direct-4fs": f"--kind direct --updates 1500 {ETHANOL}",
+    "ethanol-gfn2-corrected-4fs": f"--kind corrected --stages 2 --updates 200 {ETHANOL}",
 }
 BODIES = {"discrete": 400, "midpoint": 400, "corrected": 300, "direct": 2000}
 DATA = {"cuau": HERE.parent.parent / "data" / "cuau"}
