@@ -80,8 +80,8 @@ def _alloy(args: argparse.Namespace) -> list[Row]:
     """Drift of every trained map of the alloy that is found, from 500 K."""
     base = systems.potential("metals", systems.structure("cuau108"))
     start = cast.small_crystal(TEMPERATURE_K) if args.quick else cast.recorded(ROOT / "data" / "cuau", TEMPERATURE_K, 0)
-    ps = 0.5 if args.quick else 20.0
-    period = _fastest_period(base, start, 0.5 if args.quick else 6.0)
+    ps = 0.5 if args.quick else 10.0
+    period = _fastest_period(base, start, 0.5 if args.quick else 2.0)
     rows = []
     for path in _alloy_maps(args):
         model = al.load(path)
@@ -125,7 +125,7 @@ def _alloy_maps(args: argparse.Namespace) -> list[Path]:
     found: dict[str, Path] = {}
     for folder in folders:
         for path in sorted([*folder.glob("alloy-*.pt"), *folder.glob("cuau-*.pt")]):
-            if re.match(r"(alloy-(discrete|processed|corrected)-|cuau-(discrete|corrected|midpoint)-)", path.name):
+            if re.match(r"(alloy|cuau)-(discrete|processed|corrected)-", path.name):
                 found.setdefault(path.name, path)
     return list(found.values())[: 1 if args.quick else None]
 

@@ -31,7 +31,7 @@ ATOMS = {
     "ethanol-gfn2-direct-4fs": f"--kind direct --updates 1500 {ETHANOL}",
     "ethanol-gfn2-corrected-4fs": f"--kind corrected --stages 2 --updates 200 {ETHANOL}",
 }
-BODIES = {"discrete": 400, "midpoint": 400, "corrected": 300, "direct": 2000}
+BODIES = {"discrete": 400, "midpoint": 400, "corrected": 250, "direct": 2000}
 DATA = {"cuau": HERE.parent.parent / "data" / "cuau"}
 
 
