@@ -138,9 +138,11 @@ def _row(axes: list[Any], system: str, shown: list[str], rows: list[Row], lost: 
             t, T, e = (column(one, key) for key in ("time_ps", "temperature_K", "error_K"))
             ax.fill_between(t, T - e, T + e, color=ink, alpha=0.2, linewidth=0)
             ax.plot(t, T, color=ink)
-            labels.append((t[-1], float(np.clip(T[-1], 0, 2.2 * middle)), band.replace(" /cm", " cm⁻¹"), ink))
+            labels.append(
+                (t[-1], float(np.clip(T[-1], 0.4 * middle, 1.6 * middle)), band.replace(" /cm", " cm⁻¹"), ink)
+            )
         ax.set_xlim(0, longest)
-        ax.set_ylim(0, 2.2 * middle)
+        ax.set_ylim(0.4 * middle, 1.6 * middle)
         ax.set_title(name, fontsize=10)
         ax.set_xlabel("time, ps")
         if not mine:

@@ -159,8 +159,10 @@ def _panel(ax, rows: list[Row], name: str) -> None:
             x, y = [place[row["iterations"]] for row in mine], column(mine, name)
             ax.plot(x, y, color=ink, marker="o", markersize=4)
             labels.append((x[0], y[0], f"from {predictor}", ink))
-    for x, y, text, ink in labels:
-        ax.annotate(text, (x, y), xytext=(8, 4), textcoords="offset points", color=ink, fontsize=9)
+    for k, (x, y, text, ink) in enumerate(sorted(labels, key=lambda label: -label[1])):
+        ax.annotate(
+            text, (x, y), xytext=(10, 6 - 14 * k), textcoords="offset points", color=ink, fontsize=9, va="center"
+        )
 
 
 def _draw_drift(ax, rows: list[Row]) -> None:

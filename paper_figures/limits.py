@@ -172,16 +172,17 @@ def _draw_reach(ax, rows: list[Row]) -> None:
     ax.set_ylim(1e-4, 300)
     labels = []
     for name, ink in REACH_INKS.items():
-        mine = [row for row in chosen(rows, map=name) if np.isfinite(row["error_percent"])]
-        if not mine:
-            continue
+        mine = chosen(rows, map=name)
         x, y = column(mine, "step_per_period"), column(mine, "error_percent")
-        ax.plot(x, y, color=ink, marker="o", markersize=3)
+        ax.plot(x, y, color=ink, marker="o", markersize=3)  # broken where there is no solution
         inside = (y > 1e-4) & (y < 300)
-        if name == "midpoint":
-            ax.annotate("midpoint:\nno solution\nbeyond", (x[-1], y[-1]), xytext=(6, 0), textcoords="offset points",
-                        color=ink, va="center", fontsize=9)  # fmt: skip
-        else:
+        if name in ("midpoint", "Verlet") and inside.any():
+            k = int(np.flatnonzero(inside & (x < 0.5))[-1])
+            text = "midpoint:\nno solution\naround T/2" if name == "midpoint" else name
+            place = (6, -22) if name == "midpoint" else (-12, 8)
+            ax.annotate(text, (x[k], y[k]), xytext=place, textcoords="offset points", color=ink, ha="left" if
+                        name == "midpoint" else "right", va="center", fontsize=9)  # fmt: skip
+        elif inside.any():
             labels.append((x[inside][-1], y[inside][-1], name, ink))
     ax.set_xlim(0, max(column(rows, "step_per_period")) * 1.02)
     label_ends(ax, labels)
@@ -205,6 +206,7 @@ def _draw_heating(ax, rows: list[Row], alloy: list[Row]) -> None:
         ax.plot(x[seen], y[seen], color=ink)
         if seen.any():
             labels.append((x[seen][-1], y[seen][-1], f"error {percent:g} %", ink))
+    beside: dict[float, list[tuple[float, float, str, str]]] = {}
     for row in alloy:
         lost = row["lost"] != "no"
         y, e = row["kT_per_period"], row["error"]
@@ -219,9 +221,11 @@ def _draw_heating(ax, rows: list[Row], alloy: list[Row]) -> None:
         else:
             y = abs(y) + 2 * e
             ax.errorbar([x], [y], [[0.6 * y], [0]], uplims=True, color=COLOURS[1], marker="_", ms=7, capsize=2)
-        ax.annotate(_short(row), (x, abs(y)), xytext=(6, 2), textcoords="offset points", color=COLOURS[1], fontsize=7.5)
+        beside.setdefault(round(x, 3), []).append((x, abs(y), _short(row), COLOURS[1]))
     ax.set_xlim(0.05, 0.72)
     label_ends(ax, labels)
+    for names in beside.values():
+        label_ends(ax, names, gap=0.05)
     _lines(ax, {0.25: "T/4", 1 / 3: "T/3", 0.5: "T/2"})
     ax.set_title("Heating: error repeated every τ\n")
     ax.set_xlabel("τ / T;  trained alloy maps at τ = h/s")

@@ -171,6 +171,8 @@ def performances(args: argparse.Namespace, only: tuple[str, ...] = tuple(SYSTEMS
     """Run every map that is there on every system, in quick mode for a few steps."""
     for name in only:
         system = SYSTEMS[name]
+        if args.systems and name not in args.systems:
+            continue
         if not any(find_model(args, file) for files in system.models.values() for file in files):
             print(f"{name}: left out, no map of it is there", flush=True)
             continue

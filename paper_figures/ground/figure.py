@@ -27,6 +27,7 @@ import matplotlib
 import numpy as np
 import torch
 from matplotlib.axes import Axes
+from PIL import Image
 
 from actionlearn.files import write_atomically
 from actionlearn.pictures import picture
@@ -86,6 +87,7 @@ def _options(name: str, about: str) -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="seconds instead of minutes, into out/figures")
     parser.add_argument("--output", type=Path, metavar="DIR", help="folder to write to (beside the script)")
     parser.add_argument("--models", type=Path, metavar="DIR", help="folder of trained maps to take before the shipped")
+    parser.add_argument("--systems", nargs="+", metavar="NAME", help="only these, where a figure has several")
     parser.add_argument("--redraw", action="store_true", help="only draw, from the tables of an earlier run")
     return parser
 
@@ -171,3 +173,5 @@ def _canvas(path: Path, panels: int = 1, **options: Any) -> Iterator[list[Axes]]
         with picture(path.with_suffix(".png"), panels, **options) as axes:
             yield axes
             axes[0].figure.savefig(path.with_suffix(".pdf"), metadata={"CreationDate": None})
+    with Image.open(path.with_suffix(".png")) as drawn:  # few inks: a palette is a third of the size
+        drawn.convert("RGB").quantize(128).save(path.with_suffix(".png"), optimize=True)
