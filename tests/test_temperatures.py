@@ -78,7 +78,7 @@ def test_each_band_keeps_its_own_temperature_in_molecules_that_turn(water, bands
     heats = (1.0, 2.0, 3.0, 0.5)
     run = tumbling(water, 2000, 3, [(e, KT * heat) for e, heat in zip(bands.values(), heats, strict=True)])
     found = temperatures_by_band(run, bands, water)
-    assert found.degrees == (9.0, 9.0, 6.0, 3.0)
+    assert found.degrees == pytest.approx((9.0, 9.0, 6.0, 3.0))
     off = (found.means_K - 300.0 * np.array(heats)) / found.mean_errors_K
     assert np.abs(off).max() < 4.0 and (found.mean_errors_K < 0.03 * found.means_K).all()
     assert found.temperatures_K.shape == (10, 4)
