@@ -12,7 +12,7 @@ DATA = Path(__file__).parent.parent / "data"
 LIMITS = {
     "cuau-discrete-24fs.pt": (0.003, 0.006),
     "cuau-discrete-48fs.pt": (0.004, 0.006),
-    "cuau-corrected-24fs.pt": (0.001, 0.003),
+    "cuau-corrected-24fs.pt": (0.0006, 0.001),
     "ethanol-gfn2-discrete-4fs.pt": (0.004, 0.005),
     "water-corrected-4fs.pt": (0.008, 0.006),
 }
