@@ -19,6 +19,7 @@ from actionlearn.errors import InvalidInput, UnsupportedSystem
 from actionlearn.maps import DiscreteAction
 from actionlearn.units import FEMTOSECOND
 from actionlearn.validation import Limits, held_out, judge, measure, roll_out, validate
+from actionlearn.validation.verdict import use_at
 
 THETA = 1.2
 BASE = Spring((THETA / (STEP_FS * FEMTOSECOND)) ** 2)
@@ -152,8 +153,14 @@ def row(T, drift=0.0, error=0.002, failure=None, p=0.5, reference_p=0.5, radial=
         "p_value": p,
         "radial_excess": radial,
         "spectrum_excess": spectrum,
-        "reference": {"p_value": reference_p},
+        "reference": {"failure": None, "p_value": reference_p},
     }
+
+
+def test_a_map_is_not_judged_where_the_reference_failed():
+    lost = row(300) | {"reference": {"failure": "it broke"}}
+    use, why = use_at({k: v for k, v in lost.items() if not k.endswith("excess")}, Limits())
+    assert use == "none" and why == ["there is nothing to compare with, Verlet failed: it broke"]
 
 
 @pytest.mark.parametrize(

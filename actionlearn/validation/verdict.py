@@ -100,6 +100,8 @@ def use_at(result: Mapping[str, Any], limits: Limits) -> tuple[str, list[str]]:
     """What a map is good for at one temperature, "nve", "bath" or "none", and what stands against more."""
     if result["failure"] is not None:
         return "none", [f"the run failed after {result['ps']:.3g} ps: {result['failure']}"]
+    if result["reference"]["failure"] is not None:
+        return "none", [f"there is nothing to compare with, Verlet failed: {result['reference']['failure']}"]
     why, use = [], "nve"
     drift, error = result["drift"], result["drift_error"]
     if abs(drift) > limits.nve_drift + 2.0 * error:
