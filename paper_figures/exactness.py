@@ -35,6 +35,7 @@ WELL_K, BARRIER, HALF_WIDTH = 600.0, 0.12, 0.7
 CLUSTER_K = 15.0
 PERCENT = (1.0, 3.0, 10.0, 30.0)
 PLAIN, EXACT = "Langevin", "with the test"
+STYLES = ((PLAIN, COLOURS[1], "D"), (EXACT, COLOURS[0], "o"))
 
 
 class Spoilt:
@@ -223,28 +224,39 @@ def _compared(energies: np.ndarray, counts: np.ndarray, known: Known, kT: float)
 
 def draw(tables: Tables, canvas: Canvas) -> None:
     names = list(dict.fromkeys(row["system"] for row in tables[""]))
-    with canvas(len(names), width=4.8, height=3.6) as axes:
-        for ax, name in zip(axes, names, strict=True):
-            for sampling, ink, marker in ((PLAIN, COLOURS[1], "D"), (EXACT, COLOURS[0], "o")):
-                rows = chosen(tables[""], system=name, sampling=sampling)
-                x, y, error = (column(rows, key) for key in ("force_error_percent", "bias_kT", "error_kT"))
-                ax.errorbar(x, y, error, color=ink, marker=marker, label=sampling)
-                if sampling == EXACT:
-                    for row in rows:
-                        ax.annotate(
-                            f"{100 * row['acceptance']:.0f} %",
-                            (row["force_error_percent"], row["bias_kT"]),
-                            xytext=(0, -14),
-                            textcoords="offset points",
-                            ha="center",
-                            fontsize=8,
-                            color=ink,
-                        )
-            ax.axhline(0.0, color=GREY, linewidth=0.8)
-            ax.set(xscale="log", title=name.capitalize(), xlabel="error of the network's forces, %")
-            ax.set_ylabel("bias of the mean energy, $k_BT$")
-            ax.set_yscale("symlog", linthresh=0.03)
+    with canvas(len(names), rows=2, width=4.8, height=3.0) as axes:
+        for k, name in enumerate(names):
+            rows = chosen(tables[""], system=name)
+            _bias(axes[k], rows)
+            _distance(axes[len(names) + k], rows)
+            axes[k].set_title(name.capitalize())
         axes[0].legend(title="numbers: moves accepted", title_fontsize=8)
+
+
+def _bias(ax, rows: list[Row]) -> None:
+    for sampling, ink, marker in STYLES:
+        mine = chosen(rows, sampling=sampling)
+        x, y, error = (column(mine, key) for key in ("force_error_percent", "bias_kT", "error_kT"))
+        ax.errorbar(x, y, error, color=ink, marker=marker, label=sampling)
+    for row in chosen(rows, sampling=EXACT):
+        place = (row["force_error_percent"], row["bias_kT"] - row["error_kT"])
+        words = f"{100 * row['acceptance']:.0f} %"
+        ax.annotate(
+            words, place, xytext=(0, -12), textcoords="offset points", ha="center", fontsize=8, color=STYLES[1][1]
+        )
+    ax.axhline(0.0, color=GREY, linewidth=0.8)
+    ax.set(xscale="log", ylabel="bias of the mean energy, $k_BT$")
+    ax.margins(y=0.15)
+
+
+def _distance(ax, rows: list[Row]) -> None:
+    for sampling, ink, marker in STYLES:
+        mine = chosen(rows, sampling=sampling)
+        ax.plot(column(mine, "force_error_percent"), column(mine, "distance_percent"), color=ink, marker=marker)
+    ax.axhline(0.0, color=GREY, linewidth=0.8)
+    ax.set(xscale="log", xlabel="error of the network's forces, %", ylabel="distance of the distribution, %")
+    ax.set_yscale("symlog", linthresh=1.0)
+    ax.margins(y=0.08)
 
 
 def main(argv: list[str] | None = None) -> Tables:

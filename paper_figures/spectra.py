@@ -2,7 +2,7 @@
 
     python paper_figures/spectra.py [--quick] [--models DIR] [--redraw]
 
-Ethanol on GFN2-xTB: 12 molecules from the same thermal starts at 300 K, microcanonical, velocity Verlet at 0.5 fs and
+Ethanol on GFN2-xTB: 10 molecules from the same thermal starts at 300 K, microcanonical, velocity Verlet at 0.5 fs and
 the learned map at 4 fs, all recorded every 4 fs (Nyquist limit 4170 cm⁻¹); dipoles are GFN2's at every frame. Alloy:
 velocity Verlet at 2 fs and the learned map at 24 fs, recorded every 24 fs (limit 695 cm⁻¹). Water: as ethanol, with
 the point charges of SPC/Fw. A band is the mean of the density between two wavenumbers; its error is the scatter of
@@ -35,6 +35,7 @@ class Case:
     """A system, the maps to be looked at, and where its bands lie, cm⁻¹."""
 
     name: str
+    structure: tuple[str, str]  # in full and in quick mode
     title: str
     base: Callable[[], Any]
     start: Callable[[Any, bool], PhaseState]
@@ -49,12 +50,13 @@ class Case:
 CASES = (
     Case(
         "ethanol",
+        ("ethanol", "ethanol"),
         "Ethanol, GFN2-xTB, h = 4 fs",
         lambda: systems.potential("gfn2-xtb", systems.structure("ethanol")),
-        lambda base, quick: cast.thermal_molecules(base, quick, count=12),
+        lambda base, quick: cast.thermal("ethanol", base, *((1, 300.0, 0.5, 0.01) if quick else (10, 300.0, 0.5, 1.0))),
         4.0,
         0.5,
-        6.0,
+        5.0,
         ("ethanol-gfn2-discrete-4fs.pt",),
         {
             "skeleton": (700.0, 1200.0),
@@ -62,10 +64,11 @@ CASES = (
             "C-H stretch": (2700.0, 3250.0),
             "O-H stretch": (3350.0, 3900.0),
         },
-        lambda base: base.calculator,
+        lambda base: base.dipole,
     ),
     Case(
         "alloy",
+        ("cuau108", "cuau32"),
         "CuAu alloy, 108 atoms, h = 24 fs",
         lambda: systems.potential("metals", systems.structure("cuau108")),
         lambda base, quick: cast.small_crystal(500.0) if quick else cast.recorded(ROOT / "data" / "cuau", 500.0, 0),
@@ -77,12 +80,13 @@ CASES = (
     ),
     Case(
         "water",
+        ("water64", "water8"),
         "SPC/Fw water, 64 molecules, h = 4 fs",
         lambda: al.potentials.SPCFw(),
-        lambda base, quick: _liquid(base, quick),
+        lambda base, quick: cast.thermal("water8" if quick else "water64", base, 1, 300.0, 0.5, 0.01 if quick else 2.0),
         4.0,
         0.5,
-        20.0,
+        16.0,
         ("water-corrected-4fs.pt", "water-discrete-4fs.pt"),
         {"libration": (200.0, 1100.0), "bend": (1200.0, 2000.0), "stretch": (3200.0, 4100.0)},
         lambda base: base.dipole,
@@ -110,14 +114,6 @@ def compute(args: argparse.Namespace) -> Tables:
     return {"": bands, "spectra": spectra}
 
 
-def _liquid(base: Any, quick: bool) -> PhaseState:
-    """Water at about 300 K after two picoseconds with a thermostat."""
-    box = PhaseState.from_atoms(systems.structure("water8" if quick else "water64"))
-    ensemble = al.dynamics.Langevin(300.0, friction_per_ps=5.0, seed=2)
-    found = al.simulate(al.Verlet(base, step_fs=0.5), [box], 20 if quick else 4000, ensemble=ensemble).states[0]
-    return found.moved(found.positions, al.dynamics.freedom.without_total_momentum(found, found.momenta))
-
-
 def _run(case: Case, base: Any, model_path: Any, quick: bool) -> runs.Run:
     """Of all starts at once, a frame every long step."""
     ps = 2.0 if quick else case.ps
@@ -143,7 +139,7 @@ def _run(case: Case, base: Any, model_path: Any, quick: bool) -> runs.Run:
 
 def _parts(case: Case, base: Any, run: runs.Run, measure: str, quick: bool) -> list[tuple[np.ndarray, np.ndarray]]:
     """A spectrum of every molecule, or of six parts of a run of one system: axis and density."""
-    start = case.start(base, True) if quick else case.start(base, False).select(0)
+    system = PhaseState.from_atoms(systems.structure(case.structure[quick]))
     frames = len(run.times_fs)
     if run.positions.shape[1] > 1:
         pieces = [(k, slice(0, frames)) for k in range(run.positions.shape[1])]
@@ -151,8 +147,8 @@ def _parts(case: Case, base: Any, run: runs.Run, measure: str, quick: bool) -> l
         length = frames // (2 if quick else 6)
         pieces = [(0, slice(n * length, (n + 1) * length)) for n in range(frames // length)]
     found = []
-    for system, span in pieces:
-        trajectory = Trajectory(run.positions[span, system], run.momenta[span, system], case.step_fs, start.select(0))
+    for which, span in pieces:
+        trajectory = Trajectory(run.positions[span, which], run.momenta[span, which], case.step_fs, system)
         if measure == "velocity":
             spectrum = velocity_spectrum(trajectory, blocks=5)
             found.append((spectrum.per_cm, spectrum.density))

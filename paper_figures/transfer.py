@@ -95,7 +95,7 @@ def _trained(stretches: list[Stretch], quick: bool, name: str) -> al.DiscreteAct
         return al.load(ROOT / "data" / "models" / "cuau-discrete-24fs.pt")
     blueprint = Blueprint("discrete", SPECIES, MASSES, STEP_FS, 2, {"cutoff": 5.6})
     data = Dataset(stretches, step_fs=STEP_FS)
-    trainer = Trainer(blueprint, data, data.resized(2), Settings(minutes=None, updates=1500))
+    trainer = Trainer(blueprint, data, data.resized(2), Settings(minutes=None, updates=1000))
     report = trainer.run(progress=True)
     print(f"trained for {name}: dp {100 * report.errors.momentum:.2f} % on the training set", flush=True)
     return trainer.average
@@ -122,14 +122,15 @@ def draw(tables: Tables, canvas: Canvas) -> None:
             part = chosen(rows, axis=axis)
             _panel(axes[k], part, "dp_error_percent", None, label, "error of one step in Δp, %")
             _panel(axes[2 + k], part, "drift_meV_per_atom_per_ps", "drift_error", label, "drift, meV/atom/ps")
-            axes[k].set_ylim(bottom=0.0)
+            axes[k].set_ylim(0.0, 1.15 * column(part, "dp_error_percent").max())
             axes[2 + k].axhline(0.0, color=GREY, linewidth=0.8)
         axes[0].set_title("Trained at 300 and 700 K")
         axes[1].set_title("Trained at 25, 50 and 75 % gold")
 
 
 def _panel(ax, rows: list[Row], name: str, error: str | None, xlabel: str, ylabel: str) -> None:
-    ax.plot(column(rows, "at"), column(rows, name), color=GREY, linewidth=0.8)
+    if error is None:
+        ax.plot(column(rows, "at"), column(rows, name), color=GREY, linewidth=0.8)
     for trained, ink, marker, text in (("True", COLOURS[0], "o", "trained here"), ("False", COLOURS[1], "D", "not")):
         part = chosen(rows, trained=trained)
         if part:
