@@ -14,10 +14,12 @@ from actionlearn.maps import (
     PredictCorrect,
     ProcessedAction,
 )
+from actionlearn.maps.blueprint import Blueprint
 from actionlearn.neighbours import Edges, NeighbourList, find_edges
 from actionlearn.networks import AtomicMoments
 from actionlearn.reference import ReferenceSet, sample
 from actionlearn.schemes import Splitting, Verlet
+from actionlearn.settings import Settings
 from actionlearn.solver import FixedPointSolver
 from actionlearn.state import PhaseState
 from actionlearn.structure import (
@@ -37,6 +39,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AtomicMoments",
+    "Blueprint",
     "CorrectedVerlet",
     "Dataset",
     "DirectPredictor",
@@ -51,6 +54,7 @@ __all__ = [
     "PredictCorrect",
     "ProcessedAction",
     "ReferenceSet",
+    "Settings",
     "Splitting",
     "Trainer",
     "Verlet",

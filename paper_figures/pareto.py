@@ -6,8 +6,8 @@ All start from the same recorded frames of the alloy (108 atoms, 500 K) and cove
 of mass-weighted momenta against velocity Verlet with steps of 0.5 fs. Cost: evaluations of a gradient a picosecond,
 of the base potential or of the network (a corrected map takes both), and CPU time in the same run, one thread. Maps
 are files named alloy-KIND-STAGES-STEP-UPDATES.pt, as `benchmarks/trained_maps.py alloy` makes them, and the shipped
-ones; `updates` is how long each was trained. A processed map has to leave its variables at the end of the 96 fs, which is
-most of its CPU time here and none in a long run. The reference itself is good to 0.002 %.
+ones; `updates` is how long each was trained. A processed map has to leave its variables at the end of the 96 fs, which
+is most of its CPU time here and none in a long run. The reference itself is good to 0.002 %.
 """
 
 from __future__ import annotations
