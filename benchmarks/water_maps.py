@@ -2,11 +2,11 @@
 
     python benchmarks/water_maps.py [MODEL …] [--data DIR] [--ps PS] [--verlet FS …] [--verlet-ps PS] [--quick]
 
-Microcanonical runs of 64 SPC/Fw molecules at natural masses, all from one held-out state of about 298 K; E is that of
+Microcanonical runs of 64 SPC/Fw molecules at natural masses, all from one held-out state of about 300 K; E is that of
 the base potential, recorded with the frames every 4 fs (Nyquist limit 4170 cm⁻¹). The first --verlet step is the
-reference. Runs are kept in --runs and not repeated. Bands are means of the hydrogens' velocity spectrum between 1200
-and 2200 (bend) and between 3000 and 4150 cm⁻¹ (stretch); errors are the scatter of five blocks. Radial distributions:
-area between a run's and the reference's over that of the reference, and what their noise alone makes of it.
+reference. Runs are kept in --runs, in pieces of 5 ps, and go on from there. Bands are means of the hydrogens' velocity
+spectrum between 1200 and 2200 (bend) and between 3000 and 4150 cm⁻¹ (stretch); errors are the scatter of five blocks.
+Radial distributions: area between a run's and the reference's over that of the reference, and what noise alone makes.
 """
 
 import argparse
@@ -27,21 +27,33 @@ from actionlearn.structure import energy_drift, equipartition
 from actionlearn.validation.rollout import roll_out
 
 INTERVAL_FS = 4.0
+PIECE_PS = 5.0
 BANDS = {"bend": (1200.0, 2200.0), "stretch": (3000.0, 4150.0)}
 
 
 def kept_run(name, model, base, state, ps, folder):
-    """Frames and energies of a run, from its file or newly made, and why it ended early if it did."""
-    path = folder / f"{name}-{ps:g}ps.npz"
-    if not path.exists():
-        with Progress(name, ps) as bar:
-            run = roll_out(model, base, state, ps=ps, interval_fs=INTERVAL_FS, advance=bar.advance)
-        folder.mkdir(parents=True, exist_ok=True)
-        frames = {k: getattr(run.trajectory, k).astype(np.float32) for k in ("positions", "momenta")}
-        np.savez(path, **frames, energies=run.energies, failure=run.failure or "")
-    with np.load(path) as file:
-        q, p = file["positions"].astype(float), file["momenta"].astype(float)
-        return Trajectory(q, p, INTERVAL_FS, state), file["energies"], str(file["failure"])
+    """Frames and energies of a run and why it ended early if it did; made and kept in pieces, so it can go on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    start, length = state, min(ps, PIECE_PS)
+    q, p, energies, failure = [], [], [], ""
+    for k in range(round(ps / length)):
+        path = folder / f"{name}-{length:g}ps-{k}.npz"
+        if not path.exists():
+            with Progress(f"{name}, {k * length:g} ps on", length) as bar:
+                run = roll_out(model, base, state, ps=length, interval_fs=INTERVAL_FS, advance=bar.advance)
+            frames = {name: getattr(run.trajectory, name) for name in ("positions", "momenta")}
+            last = {f"last_{name}": array[-1] for name, array in frames.items()}
+            frames = {name: array[:-1].astype(np.float32) for name, array in frames.items()}
+            np.savez(path, **frames, **last, energies=run.energies[:-1], failure=run.failure or "")
+        with np.load(path) as file:
+            q.append(file["positions"].astype(float))
+            p.append(file["momenta"].astype(float))
+            energies.append(file["energies"])
+            state = state.moved(torch.from_numpy(file["last_positions"]), torch.from_numpy(file["last_momenta"]))
+            failure = str(file["failure"])
+        if failure:
+            break
+    return Trajectory(np.concatenate(q), np.concatenate(p), INTERVAL_FS, start), np.concatenate(energies), failure
 
 
 def bands(trajectory, blocks=5):
@@ -88,7 +100,8 @@ def report(name, calls, run, reference_g):
         return None
     drift = energy_drift(INTERVAL_FS * np.arange(len(energies)), energies, trajectory.system.n_atoms)
     skipped = len(energies) // 20
-    shares = equipartition(trajectory.momenta[skipped:], trajectory.system, momentum_removed=True, blocks=20)
+    blocks = int(min(max(len(energies) * INTERVAL_FS / 2000.0, 6), 20))  # of 2 ps, what temperatures remember
+    shares = equipartition(trajectory.momenta[skipped:], trajectory.system, momentum_removed=True, blocks=blocks)
     T = dict(zip(shares.groups, zip(shares.temperatures_K, shares.errors_K, strict=True), strict=True))
     means, errors = bands(trajectory)
     g = radial_distribution(trajectory, frames=500)

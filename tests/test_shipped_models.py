@@ -14,6 +14,7 @@ LIMITS = {
     "cuau-discrete-48fs.pt": (0.004, 0.006),
     "cuau-corrected-24fs.pt": (0.0006, 0.001),
     "ethanol-gfn2-discrete-4fs.pt": (0.004, 0.005),
+    "water-corrected-2fs.pt": (0.0013, 0.0035),
     "water-corrected-4fs.pt": (0.008, 0.006),
 }
 
