@@ -84,7 +84,9 @@ def _maps(args: argparse.Namespace) -> list[Any]:
         for path in sorted([*folder.glob("alloy-*.pt"), *folder.glob("cuau-*.pt")]):
             if "-k" not in path.stem:
                 found.setdefault(path.name, path)
-    return [path for path in found.values() if SPAN_FS % al.load(path).step_fs == 0][: 1 if args.quick else None]
+    if args.quick:
+        return [found["cuau-discrete-24fs.pt"]]
+    return [path for path in found.values() if SPAN_FS % al.load(path).step_fs == 0]
 
 
 def _gradients(model: Any) -> dict[str, float]:

@@ -300,7 +300,7 @@ def test_bad_data_and_wishes_are_named():
     heavy = dataclasses.replace(stretch(1.0, seed=1, masses={29: 65.0}), name="heavy")
     with pytest.raises(DataError, match="element 29 has masses 63.546 and 65 u, the latter in heavy"):
         Dataset([stretch(1.0), heavy], step_fs=STEP_FS)
-    with pytest.raises(InvalidInput, match="at least 2 frames, not 1"):
-        Dataset([stretch(1.0)], step_fs=STEP_FS, length=1)
+    with pytest.raises(InvalidInput, match="at least 2 frames, or 1 where no motion is asked for, not 0"):
+        Dataset([stretch(1.0)], step_fs=STEP_FS, length=0)
     with pytest.raises(InvalidInput, match="windows of 4 frames or more, not 2"):
         map_loss(exact_processed(1.0), harmonic(1.0).windows([0]))

@@ -91,6 +91,7 @@ MOVED = {
     ("neighbours.py", "find_edges"),
     ("state.py", "batch"),  # counts, used as plain numbers
     ("losses.py", "step_errors"),  # sums of results that were brought back
+    ("assessment.py", "errors_of"),  # likewise
     ("state.py", "__post_init__"),  # takes the tensors of others as they are
     ("state.py", "default"),
     ("state.py", "_real"),
