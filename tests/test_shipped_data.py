@@ -18,7 +18,7 @@ def test_every_stretch_is_sound(folder):
     assert found.complete and found.warnings == []
     assert sha256(folder / "manifest.json") in (folder / "README.md").read_text()
     assert sum(path.stat().st_size for path in folder.glob("*") if path.is_file()) < 6.0e6
-    # half a femtosecond is a nineteenth of the period of O-H: Verlet's energy swings by (ωh)²/8 = 1.4 % of what is in it
+    # half a femtosecond is a nineteenth of the period of O-H: Verlet's energy swings by (ωh)²/8 of what is in it
     limit = 1e-3 if folder.name == "ethanol" else 1e-4
     for stretch in found:
         assert np.ptp(stretch.total_energies) / stretch.system.n_atoms < limit
