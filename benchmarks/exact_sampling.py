@@ -30,6 +30,7 @@ from actionlearn.dataset import Dataset
 from actionlearn.dynamics import GeneralisedHMC, Langevin
 from actionlearn.losses import step_errors
 from actionlearn.maps.blueprint import network_of
+from actionlearn.maps.corrected import WeightedSum
 from actionlearn.potentials import FunctionPotential, LennardJones, SecondMomentMetals
 from actionlearn.potentials.toys import DoubleWell
 from actionlearn.reference.thermostat import maxwell_boltzmann, without_total_momentum
@@ -40,24 +41,11 @@ ROOT = Path(__file__).parent.parent
 ERROR = 0.1
 
 
-class Sum:
-    """A potential and a network's share on top of it."""
-
-    def __init__(self, base, extra, weight=1.0):
-        self.base, self.extra, self.weight = base, extra, weight
-
-    def energy(self, state):
-        return self.base.energy(state) + self.weight * self.extra.energy(state)
-
-    def forces(self, state):
-        return self.base.forces(state) + self.weight * self.extra.forces(state)
-
-
 def spoilt(base, network, state):
     """The base potential with a network on top whose forces are as large as the wanted error of it."""
     with torch.no_grad():
         share = base.forces(state).square().mean().sqrt() / network.forces(state).square().mean().sqrt()
-    return Sum(base, network, ERROR * float(share))
+    return WeightedSum([(1.0, base), (ERROR * float(share), network)])
 
 
 def replicas(start, count, temperature_K, seed=0):

@@ -25,6 +25,7 @@ from ground.figure import Canvas, Row, Tables, chosen, column, make
 
 import actionlearn as al
 from actionlearn.dynamics import GeneralisedHMC, Langevin
+from actionlearn.maps.corrected import WeightedSum
 from actionlearn.pictures import COLOURS, GREY
 from actionlearn.potentials import FunctionPotential, LennardJones
 from actionlearn.potentials.toys import DoubleWell
@@ -36,22 +37,6 @@ CLUSTER_K = 15.0
 PERCENT = (1.0, 3.0, 10.0, 30.0)
 PLAIN, EXACT = "Langevin", "with the test"
 STYLES = ((PLAIN, COLOURS[1], "D"), (EXACT, COLOURS[0], "o"))
-
-
-class Spoilt:
-    """A base potential and a share of another on top."""
-
-    def __init__(self, base: Any, extra: Any, weight: float) -> None:
-        """V + w·U."""
-        self.base, self.extra, self.weight = base, extra, weight
-
-    def energy(self, state: PhaseState) -> torch.Tensor:
-        """One number per system, eV."""
-        return self.base.energy(state) + self.weight * self.extra.energy(state)
-
-    def forces(self, state: PhaseState) -> torch.Tensor:
-        """(atoms, dims), eV/Å."""
-        return self.base.forces(state) + self.weight * self.extra.forces(state)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +76,7 @@ def compute(args: argparse.Namespace) -> Tables:
             *_sampled(case, al.Verlet(case.base, step_fs=case.small_fs), Langevin(T, plain, seed=5))
         )
         for percent in (30.0,) if args.quick else PERCENT:
-            bad = al.Verlet(Spoilt(case.base, case.noise, percent / 100 / share), step_fs=case.step_fs)
+            bad = al.Verlet(WeightedSum([(1.0, case.base), (percent / 100 / share, case.noise)]), step_fs=case.step_fs)
             for name, ensemble in (
                 (PLAIN, Langevin(T, plain, seed=1)),
                 (EXACT, GeneralisedHMC(case.base, T, exact, steps_per_move=2, seed=1)),

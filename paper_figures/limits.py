@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 from ground import cast, chain, morse_fits, runs
-from ground.figure import FIGURES, ROOT, Canvas, Row, Tables, chosen, column, make
+from ground.figure import ROOT, Canvas, Row, Tables, alloy_models, chosen, column, make
 
 import actionlearn as al
 from actionlearn import systems
@@ -120,14 +120,8 @@ def _alloy(args: argparse.Namespace) -> list[Row]:
 
 
 def _alloy_maps(args: argparse.Namespace) -> list[Path]:
-    folders = [args.models] if args.models else []
-    folders += [FIGURES / "models", ROOT / "data" / "models"]
-    found: dict[str, Path] = {}
-    for folder in folders:
-        for path in sorted([*folder.glob("alloy-*.pt"), *folder.glob("cuau-*.pt")]):
-            if re.match(r"(alloy|cuau)-(discrete|processed|corrected)-", path.name):
-                found.setdefault(path.name, path)
-    return list(found.values())[: 1 if args.quick else None]
+    explicit = re.compile(r"(alloy|cuau)-(discrete|processed|corrected)-")
+    return [path for name, path in alloy_models(args).items() if explicit.match(name)][: 1 if args.quick else None]
 
 
 def _fastest_period(base, start, ps: float) -> float:

@@ -18,7 +18,7 @@ import time
 from typing import Any
 
 import torch
-from ground.figure import FIGURES, ROOT, Canvas, Row, Tables, chosen, column, make
+from ground.figure import ROOT, Canvas, Row, Tables, alloy_models, chosen, column, make
 
 import actionlearn as al
 from actionlearn import schemes, systems
@@ -58,14 +58,13 @@ def compute(args: argparse.Namespace) -> Tables:
             integrator = schemes.Splitting(base, scheme, step_fs)
             gradients = {"base": integrator.stages * 1e3 / step_fs, "network": 0.0}
             rows.append({"kind": name, "step_fs": step_fs} | _row(integrator, states, reference, gradients))
-    for path in _maps(args):
-        model = al.load(path)
+    for name, model in _maps(args).items():
         rows.append(
-            {"kind": model.kind, "stages": model.stages, "step_fs": model.step_fs, "file": path.name}
+            {"kind": model.kind, "stages": model.stages, "step_fs": model.step_fs, "file": name}
             | {"updates": model.report.get("updates", math.nan)}
             | _row(model, states, reference, _gradients(model))
         )
-        print(f"{path.name}: {rows[-1]['error_percent']:.3g} %", flush=True)
+        print(f"{name}: {rows[-1]['error_percent']:.3g} %", flush=True)
     return {"": rows}
 
 
@@ -76,17 +75,13 @@ def _starts(count: int) -> PhaseState:
     return PhaseState.batch(frames)
 
 
-def _maps(args: argparse.Namespace) -> list[Any]:
-    folders = [args.models] if args.models else []
-    folders += [FIGURES / "models", ROOT / "data" / "models"]
-    found = {}
-    for folder in folders:
-        for path in sorted([*folder.glob("alloy-*.pt"), *folder.glob("cuau-*.pt")]):
-            if "-k" not in path.stem:
-                found.setdefault(path.name, path)
+def _maps(args: argparse.Namespace) -> dict[str, Any]:
+    """Maps by file name, those whose steps fit into the span."""
+    found = alloy_models(args)
     if args.quick:
-        return [found["cuau-discrete-24fs.pt"]]
-    return [path for path in found.values() if SPAN_FS % al.load(path).step_fs == 0]
+        found = {name: path for name, path in found.items() if name == "cuau-discrete-24fs.pt"}
+    models = {name: al.load(path) for name, path in found.items()}
+    return {name: model for name, model in models.items() if SPAN_FS % model.step_fs == 0}
 
 
 def _gradients(model: Any) -> dict[str, float]:

@@ -97,9 +97,20 @@ def _options(name: str, about: str) -> argparse.ArgumentParser:
 
 def find_model(args: argparse.Namespace, file: str) -> Path | None:
     """A trained map by file name: in --models, then beside the figures, then among the shipped ones; else None."""
-    folders = [args.models] if args.models else []
-    folders += [FIGURES / "models", ROOT / "data" / "models"]
-    return next((folder / file for folder in folders if (folder / file).is_file()), None)
+    return next((folder / file for folder in _model_folders(args) if (folder / file).is_file()), None)
+
+
+def alloy_models(args: argparse.Namespace) -> dict[str, Path]:
+    """All maps of the alloy by file name, the first of each that `find_model` would find."""
+    found: dict[str, Path] = {}
+    for folder in _model_folders(args):
+        for path in sorted([*folder.glob("alloy-*.pt"), *folder.glob("cuau-*.pt")]):
+            found.setdefault(path.name, path)
+    return found
+
+
+def _model_folders(args: argparse.Namespace) -> list[Path]:
+    return [*([args.models] if args.models else []), FIGURES / "models", ROOT / "data" / "models"]
 
 
 # --- tables ---------------------------------------------------------------------------------------
