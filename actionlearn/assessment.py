@@ -10,7 +10,7 @@ import torch
 from actionlearn.dataset import Dataset
 from actionlearn.errors import NotConverged
 from actionlearn.hamilton_jacobi import hamilton_jacobi_errors
-from actionlearn.losses import StepErrors, step_errors
+from actionlearn.losses import StepErrors, force_errors, step_errors
 from actionlearn.maps.blueprint import Blueprint, network_of
 from actionlearn.maps.step_range import StepRange
 
@@ -19,8 +19,11 @@ def errors_of(model: Any, data: Dataset, *, windows: int = 64, device: torch.dev
     """Errors of one step on a set; those of a range of steps are the rms over all steps that lie on frames.
 
     Infinite where a midpoint map has no solution (yet). Of structures without motion they are the residuals of the
-    Hamilton-Jacobi equation.
+    Hamilton-Jacobi equation; of a potential, what its kicks get wrong, which knows nothing of the step.
     """
+    if model.blueprint.kind == "potential":
+        kick = force_errors(model.potential, data, frames=windows, device=device)
+        return StepErrors(kick.relative, kick.relative, kick.frames)
     if data.length == 1:
         return hamilton_jacobi_errors(model, data, windows=windows)
     sets = at_steps(data, model.blueprint)

@@ -61,9 +61,13 @@ def load(
     A corrected map calls its base potential: the built-in one that it names, unless `base` gives it. With `step_fs`,
     a checkpoint of another step is refused. Systems of other elements or masses are refused when they are stepped.
     A checkpoint for a range of steps gives the map of `step_fs`, or without it a `StepRange`, whose `at(step_fs)` does.
+    A potential comes as velocity Verlet on it, in any step that is asked for, and as `model.potential`. A file that
+    holds one is a base potential by its name.
     """
     content = read(Path(path))
     blueprint = Blueprint(**{**content["blueprint"], "species": tuple(content["blueprint"]["species"])})
+    if blueprint.kind == "potential" and step_fs is not None:
+        blueprint = dataclasses.replace(blueprint, step_fs=float(step_fs))
     fixed = blueprint.steps_fs is None
     if step_fs is not None and fixed and abs(step_fs - blueprint.step_fs) > 1e-9 * blueprint.step_fs:
         raise InvalidInput(
@@ -114,6 +118,21 @@ def read(path: Path) -> dict[str, Any]:
     if content.get("units") != UNITS:
         raise DataError(f"{path} has units {content.get('units')}, expected {UNITS}")
     return content
+
+
+def _named(path: Path, atoms: ase.Atoms) -> Potential:
+    """The potential in a checkpoint, for `systems.potential`."""
+    kind = read(path)["blueprint"]["kind"]
+    if kind != "potential":
+        raise InvalidInput(
+            f"{path} holds a {kind} map, whose kicks are those of a long step: a potential is trained with "
+            "`actionlearn train --kind potential`"
+        )
+    potential: Potential = load(path).potential
+    return potential
+
+
+systems.FILE_FORMATS[FORMAT] = _named
 
 
 def _base_potential(path: Path, blueprint: Blueprint) -> Potential:

@@ -31,6 +31,7 @@ class Windows:
     |--------|----------|-----------------------------|--------------|
     | q, p   | `frames` | L states                    |              |
     | F      | `forces` | L × (atoms, dims)           | eV/Å         |
+    | V      | `energies`| L × (systems,)             | eV           |
     | ∫(T − V)dt | `action` | (L − 1, systems)        | Å·sqrt(u·eV) |
     | s_q²   | `scale_q`| (systems,), of the stretch  | eV           |
     | s_p²   | `scale_p`| (systems,), of the stretch  | eV           |
@@ -42,6 +43,7 @@ class Windows:
 
     frames: list[PhaseState]
     forces: list[Tensor]
+    energies: list[Tensor]
     action: Tensor
     scale_q: Tensor
     scale_p: Tensor
@@ -55,7 +57,8 @@ class Windows:
     def reversed(self) -> Windows:
         """The same motion run backwards: frames in the opposite order, momenta flipped."""
         frames = [state.flip() for state in reversed(self.frames)]
-        return dataclasses.replace(self, frames=frames, forces=self.forces[::-1], action=self.action.flip(0))
+        forces, energies = self.forces[::-1], self.energies[::-1]
+        return dataclasses.replace(self, frames=frames, forces=forces, energies=energies, action=self.action.flip(0))
 
 
 class Dataset:
@@ -228,6 +231,7 @@ class Dataset:
             at = start + self._strides[k] * np.arange(self.length)
             rows[n] = [getattr(self.stretches[k].frames, name)[at] for name in ("positions", "momenta", "forces")]
             rows[n].append(np.diff(self.stretches[k].frames.action[at]))
+            rows[n].append(self.stretches[k].frames.potential_energies[at])
 
         def gather(part: int, frame: int) -> Tensor:
             return torch.from_numpy(np.concatenate([row[part][frame] for row in rows])).to(device, dtype)
@@ -237,6 +241,7 @@ class Dataset:
         return Windows(
             frames=[template.moved(gather(0, n), gather(1, n)) for n in range(self.length)],
             forces=[gather(2, n) for n in range(self.length)],
+            energies=list(torch.from_numpy(np.stack([row[4] for row in rows], axis=1)).to(device, dtype)),
             action=torch.from_numpy(np.stack([row[3] for row in rows], axis=1)).to(device, dtype),
             scale_q=scales[:, 0],
             scale_p=scales[:, 1],

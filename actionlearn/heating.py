@@ -29,7 +29,7 @@ def own_energy(model: Any) -> Callable[[PhaseState], Tensor] | None:
     """
     if model.kind == "midpoint":
         return lambda state: model.scalar.energy(state) + state.kinetic_energy()
-    if model.kind not in ("discrete", "corrected"):
+    if model.kind not in ("discrete", "corrected", "potential"):
         return None
     s, kicks = model.stages, model.potentials
 

@@ -192,9 +192,7 @@ def action_residual(miss: Tensor, windows: Windows, step_fs: float) -> Tensor:
     first = windows.frames[0]
     free = first.sum_by_system((~first.fixed).to(miss.dtype)) * first.positions.shape[1]
     unit = step_fs * FEMTOSECOND * windows.scale_p * free.sqrt()
-    content = miss.new_zeros(first.n_systems, int(first.numbers.max()) + 1)
-    content.index_put_((first.system, first.numbers), miss.new_ones(()), accumulate=True)
-    compositions, alike = torch.unique(content, dim=0, return_inverse=True)
+    compositions, alike = torch.unique(composition(first), dim=0, return_inverse=True)
     weight = unit**-2
     total, norm = (weight.new_zeros(len(compositions)).index_add(0, alike, w) for w in (weight * miss.mean(0), weight))
     return (miss - (total / norm)[alike]) / unit
@@ -251,9 +249,18 @@ class StepErrors:
 
 
 def step_errors(
-    model: Any, data: Dataset, *, windows: int = 64, atoms: int = 1024, device: torch.device | str = "cpu"
+    model: Any,
+    data: Dataset,
+    *,
+    windows: int = 64,
+    atoms: int = 1024,
+    steps: int = 1,
+    device: torch.device | str = "cpu",
 ) -> StepErrors:
-    """One-step errors of the real map, χ and solvers included, on windows spread evenly over a set; float64."""
+    """One-step errors of the real map, χ and solvers included, on windows spread evenly over a set; float64.
+
+    Of a map whose steps are shorter than those of the set, `steps` of them are compared with one.
+    """
     sums = torch.zeros(4, dtype=torch.float64)
     indices = data.even(windows)
     size = max(1, atoms // max(s.system.n_atoms for s in data.stretches))
@@ -264,7 +271,7 @@ def step_errors(
         first, target = batch.frames[:2]
         look_around(model, batch)
         with torch.no_grad():
-            end = model.step(first)
+            end = model.step(first) if steps == 1 else model.step(first, steps)
         m = first.masses.unsqueeze(1)
         sums += torch.stack(
             [
@@ -276,3 +283,64 @@ def step_errors(
         ).cpu()
     relative = (sums[0::2] / sums[1::2]).sqrt()
     return StepErrors(float(relative[0]), float(relative[1]), len(indices))
+
+
+@dataclasses.dataclass(frozen=True)
+class ForceErrors:
+    """How far a potential is from the recorded forces and energies.
+
+    | field        | unit    | meaning                                                                  |
+    |--------------|---------|--------------------------------------------------------------------------|
+    | `rms`        | eV/Å    | of a component of the force on an atom that moves                        |
+    | `relative`   |         | rms(δF/√m)/rms(F/√m): what a small step's kick gets wrong                |
+    | `energy`     | eV/atom | rms, beyond a constant for each composition                              |
+    | `frames`     |         |                                                                          |
+    """
+
+    rms: float
+    relative: float
+    energy: float
+    frames: int
+
+    def __str__(self) -> str:
+        """In meV and per cent."""
+        return f"{1e3 * self.rms:.3g} meV/Å, {100 * self.relative:.3g} %, energies {1e3 * self.energy:.3g} meV/atom"
+
+
+@torch.no_grad()
+def force_errors(
+    potential: Potential, data: Dataset, *, frames: int = 64, atoms: int = 1024, device: torch.device | str = "cpu"
+) -> ForceErrors:
+    """Errors of a potential on frames spread evenly over a set; float64."""
+    indices = data.even(frames)
+    size = max(1, atoms // max(s.system.n_atoms for s in data.stretches))
+    sums, count = torch.zeros(3, dtype=torch.float64), 0
+    misses, contents = [], []
+    for k in range(0, len(indices), size):
+        batch = data.windows(indices[k : k + size], device=device)
+        state, recorded = batch.frames[0], batch.forces[0]
+        free = ~state.fixed
+        miss, m = (potential.forces(state) - recorded)[free], state.masses[free].unsqueeze(1)
+        sums += torch.stack([miss.square().sum(), (miss**2 / m).sum(), (recorded[free] ** 2 / m).sum()]).cpu()
+        count += miss.numel()
+        n_atoms = state.atoms_per_system
+        misses.append(((potential.energy(state) - batch.energies[0]) / n_atoms).cpu())
+        contents.append(composition(state).to(misses[-1]))
+    sizes = max(c.shape[1] for c in contents)
+    contents = [torch.nn.functional.pad(c, (0, sizes - c.shape[1])) for c in contents]
+    miss = torch.cat(misses)
+    _, alike = torch.unique(torch.cat(contents), dim=0, return_inverse=True)
+    members = torch.bincount(alike)
+    mean = miss.new_zeros(len(members)).index_add(0, alike, miss) / members
+    return ForceErrors(
+        rms=float((sums[0] / count).sqrt()),
+        relative=float((sums[1] / sums[2]).sqrt()),
+        energy=float((miss - mean[alike]).square().mean().sqrt()),
+        frames=len(indices),
+    )
+
+
+def composition(state: PhaseState) -> Tensor:
+    """How many atoms of every element a system holds, (systems, elements)."""
+    content = state.positions.new_zeros(state.n_systems, int(state.numbers.max()) + 1)
+    return content.index_put_((state.system, state.numbers), content.new_ones(()), accumulate=True)

@@ -14,10 +14,11 @@ from typing import Any
 import ase
 import ase.io
 import numpy as np
+import torch
 from ase.build import bulk, molecule
 from ase.cluster import Icosahedron
 
-from actionlearn.errors import ActionlearnError, InvalidInput
+from actionlearn.errors import ActionlearnError, DataError, InvalidInput
 from actionlearn.potentials import ASEPotential, LennardJones, Potential, SecondMomentMetals
 from actionlearn.potentials.lennard_jones import NOBLE_GASES
 from actionlearn.units import GRAM_PER_CM3
@@ -189,13 +190,15 @@ _STRUCTURES: dict[str, tuple[Callable[[re.Match[str], int], ase.Atoms], str]] = 
 
 
 def potential(name: str, atoms: ase.Atoms) -> Potential:
-    """A potential for these atoms: a built-in name (`potential_names()`) or `module:factory`.
+    """A potential for these atoms: a built-in name (`potential_names()`), a trained one's file, or `module:factory`.
 
     The factory is a function in an importable module, or in a file of the working directory; called without
     arguments, or with the atoms if it requires one, it returns an ASE calculator or a potential.
     """
     if name in _POTENTIALS:
         return _POTENTIALS[name](atoms)
+    if name.endswith(".pt"):
+        return _from_file(Path(name), atoms)
     if ":" in name:
         return _from_factory(name, atoms)
     raise InvalidInput(f"no potential is called {name!r}: choose from {', '.join(potential_names())}")
@@ -209,8 +212,8 @@ def common_potential(name: str, structures: Sequence[ase.Atoms]) -> Potential:
 
 
 def potential_names() -> list[str]:
-    """The built-in potentials, and the form that any other is given in."""
-    return [*_POTENTIALS, "module:factory"]
+    """The built-in potentials, and the forms that any other is given in."""
+    return [*_POTENTIALS, "FILE.pt", "module:factory"]
 
 
 def _metals(atoms: ase.Atoms) -> Potential:
@@ -245,6 +248,20 @@ def _gfn2_calculator() -> Any:
     return TBLite(method="GFN2-xTB", accuracy=0.1, verbosity=0)
 
 
+def _from_file(path: Path, atoms: ase.Atoms) -> Potential:
+    if not path.is_file():
+        raise InvalidInput(f"there is no file {path} to take a potential from: train one, or name another")
+    try:
+        content = torch.load(path, weights_only=True, map_location="cpu")
+        found = content["format"]
+    except Exception as problem:
+        reason = (str(problem).splitlines() or [""])[0]
+        raise DataError(f"{path} cannot be read as a potential: {type(problem).__name__}: {reason}") from None
+    if found not in FILE_FORMATS:
+        raise DataError(f"{path} is a file of format {found!r}, potentials come from {', '.join(FILE_FORMATS)}")
+    return FILE_FORMATS[found](path, atoms)
+
+
 def _from_factory(name: str, atoms: ase.Atoms) -> Potential:
     module_name, _, factory_name = name.partition(":")
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
@@ -272,6 +289,9 @@ def _requires_an_argument(factory: Callable[..., Any]) -> bool:
         return False
     return any(p.kind in positional and p.default is inspect.Parameter.empty for p in parameters)
 
+
+#: What makes a potential of a `.pt` file, by the "format" that the file names; filled in where formats are defined.
+FILE_FORMATS: dict[str, Callable[[Path, ase.Atoms], Potential]] = {}
 
 _POTENTIALS: dict[str, Callable[[ase.Atoms], Potential]] = {
     "metals": _metals,

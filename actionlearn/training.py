@@ -48,6 +48,9 @@ class Trainer:
 
     The map that is handed out is the best of those validated (see `Settings`). Drifts are those of the energy of
     `watched`, a base potential (that of a corrected map unless another is given), else of the map's own energy.
+
+    A `potential` is matched to the forces of single frames for the whole budget, and handed out with the constants of
+    the elements fitted to recorded energies. Its errors are those of a kick, its drift is that of its own energy.
     """
 
     def __init__(
@@ -73,10 +76,10 @@ class Trainer:
                 "the Hamilton-Jacobi equation is that of midpoint actions for a range of steps, not of a "
                 f"{blueprint.kind} map{'' if blueprint.steps_fs else ' of one step'}: kind midpoint with steps_fs"
             )
-        if training.length == 1 and self.settings.hamilton_jacobi < 1.0:
+        if training.length == 1 and self.settings.hamilton_jacobi < 1.0 and blueprint.kind != "potential":
             raise InvalidInput(
                 "single structures hold no motion: train midpoint maps for a range of steps on them, with "
-                f"hamilton_jacobi=1 (--without-trajectories), not {self.settings.hamilton_jacobi}"
+                f"hamilton_jacobi=1 (--without-trajectories), not {self.settings.hamilton_jacobi}, or a potential"
             )
         if self.settings.action:
             self._check_action(training)
@@ -98,6 +101,8 @@ class Trainer:
             learned_part(model).load_state_dict(weights)
             model.to(self.device)
         length = max(self.settings.window or 2, window_length(self.model)) if training.length > 1 else 1
+        if blueprint.kind == "potential":
+            length, validation = 1, validation.resized(1)
         self.training, self.validation = training.resized(length), validation
         alone = self.settings.hamilton_jacobi == 1.0  # draws steps of its own
         self._sets = [self.training] if alone else at_steps(self.training, blueprint)
@@ -109,7 +114,7 @@ class Trainer:
         self.curve: list[dict[str, float]] = []
         self._recent: list[float] = []
         self._order = self._shuffled(0)
-        self._watched = watched or base
+        self._watched = None if blueprint.kind == "potential" else watched or base
         self._starts = self._roll_out_starts()
         self._drift: tuple[float, float] | None = None  # the last that was measured, and its standard error
         self._best: tuple[float, tuple[float, float] | None, dict[str, torch.Tensor]] | None = None
@@ -144,6 +149,8 @@ class Trainer:
         if self._best is not None:
             _, drift, weights = self._best
             learned_part(self.average).load_state_dict(weights)
+        if self.blueprint.kind == "potential":
+            self._fit_constants()
         errors = self.ranks.same(lambda: errors_of(self.average, self.validation, device=self.device))
         return Report(self.updates, self.seconds, errors, self.curve, _measured(drift))
 
@@ -277,7 +284,16 @@ class Trainer:
         """The seconds spent, by the clock of the first process."""
         (self.seconds,) = self.ranks.sums(time.monotonic() - begun if self.ranks.first else 0.0)
 
+    def _fit_constants(self) -> None:
+        """Energies on the scale of the recorded ones, from frames all over the training set."""
+        indices = self.training.even(512)
+        batches = [self.training.windows(indices[k : k + 16], device=self.device) for k in range(0, len(indices), 16)]
+        states, energies = [batch.frames[0] for batch in batches], [batch.energies[0] for batch in batches]
+        self.average.potential.fit_constants(states, energies)
+
     def _matching_forces(self) -> bool:
+        if self.blueprint.kind == "potential":
+            return True
         return self.blueprint.kind in ("discrete", "processed") and self.done < self.settings.force_matching
 
     @property

@@ -13,7 +13,7 @@ from actionlearn.checkpoint import FORMAT, load, save
 from actionlearn.dataset import Dataset
 from actionlearn.errors import DataError, InvalidInput, UnsupportedSystem
 from actionlearn.losses import map_loss, step_errors, window_length
-from actionlearn.maps.blueprint import KINDS, Blueprint, learned_part
+from actionlearn.maps.blueprint import KINDS, SINGLE, Blueprint, learned_part
 from actionlearn.potentials import SecondMomentMetals
 from actionlearn.potentials.borrowed import BorrowedDerivatives, has_derivatives
 from actionlearn.settings import Settings
@@ -205,7 +205,7 @@ def trained(kind, stages, state, base=None):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_checkpoint_steps_like_what_was_saved(data, kind, tmp_path):
-    stages = 1 if kind in ("direct", "midpoint") else 2
+    stages = 1 if kind in SINGLE else 2
     state = data[2].windows([0]).frames[0]
     base = SecondMomentMetals()
     model = trained(kind, stages, state, base)

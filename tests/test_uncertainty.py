@@ -6,7 +6,7 @@ from harmonic_stretches import MASSES, stretch
 
 import actionlearn as al
 from actionlearn.dataset import Dataset
-from actionlearn.maps.blueprint import KINDS, Blueprint, network_of
+from actionlearn.maps.blueprint import KINDS, SINGLE, Blueprint, network_of
 from actionlearn.uncertainty import Uncertainty
 
 NETWORK = {"cutoff": 4.5, "channels": 4, "hidden": 8, "radial": 4}
@@ -24,7 +24,7 @@ def sets(temperature_K=300.0, first=0):
 
 
 def model(kind="discrete"):
-    stages = 1 if kind in ("midpoint", "direct") else 2
+    stages = 1 if kind in SINGLE else 2
     made = Blueprint(kind, tuple(MASSES), MASSES, 8.0, stages, NETWORK).build(base=al.potentials.LennardJones())
     network_of(made).calibrate(sets().windows(range(8)).frames)
     return made

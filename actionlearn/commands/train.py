@@ -7,6 +7,9 @@ A training that was stopped goes on where it was when called again with the same
 
 With --adaptive, training alternates with long-step runs of the map at the wanted temperatures; from states of which
 it is unsure, short stretches of the base potential are added. --minutes or --updates are then those of each round.
+
+--kind potential matches a network to the recorded forces; --step-fs is then that of Verlet on it. Its file is a base
+potential for every other command, by its name.
 """
 
 from __future__ import annotations
@@ -23,8 +26,8 @@ from actionlearn.adaptive import command as adaptive
 from actionlearn.assessment import errors_of, feature_range
 from actionlearn.dataset import Dataset, used_stretches
 from actionlearn.errors import DataError, InvalidInput
-from actionlearn.losses import StepErrors
-from actionlearn.maps.blueprint import KINDS, Blueprint
+from actionlearn.losses import ForceErrors, StepErrors, force_errors
+from actionlearn.maps.blueprint import KINDS, SINGLE, Blueprint
 from actionlearn.parallel import Ranks, choose_device, together
 from actionlearn.pictures import drift_curve, learning_curve, picture
 from actionlearn.potentials import ASEPotential
@@ -43,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", nargs="+", metavar="DATA", help="folder of reference trajectories")
     parser.add_argument("--output", required=True, metavar="FILE", help="checkpoint to write, e.g. model.pt")
     parser.add_argument("--kind", choices=KINDS, default="discrete", help="kind of map")
-    parser.add_argument("--stages", type=int, metavar="S", help="kicks a step (2; 1 for midpoint and direct)")
+    parser.add_argument("--stages", type=int, metavar="S", help="kicks a step (2; midpoint, direct, potential: 1)")
     step = parser.add_mutually_exclusive_group(required=True)
     step.add_argument("--step-fs", type=float, metavar="FS", help="long step, fs")
     step.add_argument(
@@ -53,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--without-trajectories",
         action="store_true",
         help="midpoint, --steps-fs: learn from forces alone, by the Hamilton-Jacobi equation; DATA may be files of "
-        "structures with energies, forces and info['temperature_K']",
+        "structures with energies, forces and info['temperature_K'], as they may for --kind potential",
     )
     budget = parser.add_mutually_exclusive_group()
     budget.add_argument("--minutes", type=float, metavar="M", help="time to train (10)")
@@ -112,10 +115,12 @@ def _train(args: argparse.Namespace, device: torch.device, ranks: Ranks) -> None
     ranks.same(lambda: _check_place(output, state_file))
     adaptive.prepare(args, ranks)
     step_fs = args.step_fs or args.steps_fs[1]
-    if args.without_trajectories and all(Path(path).is_file() for path in args.data):
+    alone = args.without_trajectories or args.kind == "potential"
+    if alone and all(Path(path).is_file() for path in args.data):
         data = Dataset([s for path in args.data for s in read_structures(path)], step_fs=step_fs, length=1)
     else:
-        data = Dataset.open(args.data, step_fs=step_fs, memory_gb=args.memory_gb)
+        length = 1 if args.kind == "potential" else 2
+        data = Dataset.open(args.data, step_fs=step_fs, length=length, memory_gb=args.memory_gb)
     training, validation, test = data.split(args.seed)
     name, base = _base(args, data)
     start = None if args.start is None else checkpoint.load(args.start, base=base)
@@ -125,7 +130,7 @@ def _train(args: argparse.Namespace, device: torch.device, ranks: Ranks) -> None
         masses=data.masses,
         step_fs=step_fs,
         steps_fs=args.steps_fs and tuple(args.steps_fs),
-        stages=args.stages or (1 if args.kind in ("midpoint", "direct") else 2),
+        stages=args.stages or (1 if args.kind in SINGLE else 2),
         network={k: getattr(args, k) for k in ("cutoff", "channels", "hidden", "layers")},
         base=name,
     )
@@ -168,12 +173,14 @@ def _train(args: argparse.Namespace, device: torch.device, ranks: Ranks) -> None
     if not ranks.first:
         return
     tested = errors_of(trainer.average, test, device=device)
+    forces = force_errors(trainer.average.potential, test, device=device) if args.kind == "potential" else None
     checkpoint.save(
         trainer.average,
         output,
         {
             "validation": dataclasses.asdict(report.errors),
             "test": dataclasses.asdict(tested),
+            **({} if forces is None else {"forces": dataclasses.asdict(forces)}),
             "command": args.command,
             "updates": report.updates,
             "seconds": report.seconds,
@@ -191,8 +198,10 @@ def _train(args: argparse.Namespace, device: torch.device, ranks: Ranks) -> None
         for axes, draw in zip(panels, (learning_curve, drift_curve), strict=False):
             draw(axes, report.curve)
     state_file.unlink(missing_ok=True)
-    of_what = "error of one step" if data.length > 1 else "residual of the Hamilton-Jacobi equation"
-    print(_summary(blueprint, report, tested, output, of_what))
+    of_what = "error of one step"
+    if data.length == 1:
+        of_what = "error of a kick" if forces else "residual of the Hamilton-Jacobi equation"
+    print(_summary(blueprint, report, tested, forces, output, of_what))
 
 
 def _check_place(output: Path, state_file: Path) -> None:
@@ -214,12 +223,12 @@ def _base(args: argparse.Namespace, data: Dataset) -> tuple[str | None, Potentia
 
 def _watched(args: argparse.Namespace, data: Dataset) -> Potential | None:
     """The potential whose energy roll-outs follow: by default that of the data, if it is made here and costs little."""
-    if args.drift_energy == "own" or (data.length == 1 and not args.base):  # files name no potential
-        return None
+    if args.drift_energy == "own" or args.kind == "potential" or (data.length == 1 and not args.base):
+        return None  # files name no potential, and a potential has its own energy
     names = _potentials(args)
     if args.drift_energy == "base" and len(names) > 1:
         raise DataError(f"the data come from several potentials, {', '.join(names)}: choose one with --base")
-    if len(names) > 1 or (args.drift_energy == "auto" and ":" in names[0]):
+    if len(names) > 1 or (args.drift_energy == "auto" and (":" in names[0] or names[0].endswith(".pt"))):
         return None
     found = common_potential(names[0], [s.system.to_atoms() for s in data.stretches])
     return None if args.drift_energy == "auto" and isinstance(found, ASEPotential) else found
@@ -229,7 +238,9 @@ def _potentials(args: argparse.Namespace) -> list[str]:
     return [args.base] if args.base else sorted({ReferenceSet.open(folder).potential for folder in args.data})
 
 
-def _summary(blueprint: Blueprint, report: Report, tested: StepErrors, output: Path, of_what: str) -> str:
+def _summary(
+    blueprint: Blueprint, report: Report, tested: StepErrors, forces: ForceErrors | None, output: Path, of_what: str
+) -> str:
     steps = f"h = {blueprint.step_fs:g} fs"
     if blueprint.steps_fs is not None:
         steps = f"h = {blueprint.steps_fs[0]:g} to {blueprint.steps_fs[1]:g} fs"
@@ -239,6 +250,7 @@ def _summary(blueprint: Blueprint, report: Report, tested: StepErrors, output: P
             f"{', '.join(what)}: {report.updates} updates in {report.seconds / 60.0:.1f} min",
             f"{of_what}, relative: dq {100 * tested.position:.3g} %, dp {100 * tested.momentum:.3g} % "
             f"on {tested.windows} windows of test stretches",
+            *([] if forces is None else [f"error of the forces: {forces} on {forces.frames} frames of test stretches"]),
             *([] if report.drift is None else [f"drift of the energy in short roll-outs: {report.drift}"]),
             f"written to {output}, learning curve in {output.with_suffix('.png')}",
         ]

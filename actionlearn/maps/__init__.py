@@ -5,6 +5,7 @@ from actionlearn.maps.corrected import CorrectedVerlet
 from actionlearn.maps.direct import DirectPredictor
 from actionlearn.maps.discrete import DiscreteAction, kick_weights
 from actionlearn.maps.lattice import LatticeMap, LatticeState
+from actionlearn.maps.matched import MatchedVerlet, NetworkPotential
 from actionlearn.maps.midpoint import MidpointAction
 from actionlearn.maps.predict_correct import PredictCorrect
 from actionlearn.maps.processed import Displacement, ProcessedAction
@@ -18,7 +19,9 @@ __all__ = [
     "Displacement",
     "LatticeMap",
     "LatticeState",
+    "MatchedVerlet",
     "MidpointAction",
+    "NetworkPotential",
     "PredictCorrect",
     "ProcessedAction",
     "StepRange",

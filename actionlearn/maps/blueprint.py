@@ -13,13 +13,17 @@ from actionlearn.maps.corrected import CorrectedVerlet
 from actionlearn.maps.direct import DirectPredictor
 from actionlearn.maps.discrete import DiscreteAction, kick_weights
 from actionlearn.maps.guard import Masses
+from actionlearn.maps.matched import MatchedVerlet, NetworkPotential
 from actionlearn.maps.midpoint import MidpointAction
 from actionlearn.maps.processed import Displacement, ProcessedAction
 from actionlearn.maps.step_range import StepRange
 from actionlearn.networks.atomic_moments import AtomicMoments
 from actionlearn.potentials.protocol import Potential
 
-KINDS = ("discrete", "processed", "corrected", "midpoint", "direct")
+KINDS = ("discrete", "processed", "corrected", "midpoint", "direct", "potential")
+
+#: Kinds of one stage.
+SINGLE = ("midpoint", "direct", "potential")
 
 #: Sizes of the parts of a kick potential that are learned besides the shared potential, relative to it. Small parts
 #: that start at zero are learned by small steps.
@@ -42,6 +46,7 @@ class Blueprint:
 
     δ_k and the displacement w of a processed action are further heads. All heads start at zero. A corrected map
     does not use V_0 itself: matched to the forces, it lends its derivatives to a base potential that has none.
+    A `potential` is V_0 alone, and its map velocity Verlet on it.
 
     With `steps_fs`, the shortest and the longest step, it is a `StepRange` that is built: each δ becomes a polynomial
     in h² without a constant, and so does the scalar of a midpoint action beyond V_0. `step_fs` is then the longest.
@@ -62,12 +67,14 @@ class Blueprint:
             raise InvalidInput(f"kind must be one of {', '.join(KINDS)}, not {self.kind!r}")
         if self.stages < 1:
             raise InvalidInput(f"stages must be at least 1, not {self.stages}")
-        if self.kind in ("midpoint", "direct") and self.stages != 1:
+        if self.kind in SINGLE and self.stages != 1:
             raise InvalidInput(f"a {self.kind} map has one stage, not {self.stages}")
         if self.steps_fs is not None:
             low, high = self.steps_fs
             if self.kind == "direct":
                 raise InvalidInput("a direct map has one step: give step_fs alone, or another kind")
+            if self.kind == "potential":
+                raise InvalidInput("a potential is good for any step: give step_fs alone, that of its Verlet")
             if not 0.0 < low < high or self.step_fs != high:
                 raise InvalidInput(
                     f"a range of steps runs from a shorter to a longer one, which is step_fs: got {low:g} to {high:g} "
@@ -97,6 +104,8 @@ class Blueprint:
             correction = [_head(net, self._learned(k, CORRECTION, step_fs)) for k in range(n_kicks)]
             assert base is not None
             return CorrectedVerlet(base, correction, stages=s, **about)
+        if self.kind == "potential":
+            return MatchedVerlet(NetworkPotential(net), **about)
         kicks = [_head(net, {0: w} | self._learned(k, REMAINDER, step_fs)) for k, w in enumerate(kick_weights(s))]
         model = DiscreteAction(kicks, stages=s, **about)
         if self.kind == "discrete":
@@ -114,6 +123,8 @@ class Blueprint:
 
     @property
     def _heads(self) -> int:
+        if self.kind == "potential":
+            return 1
         if self.kind == "midpoint":
             return 1 if self.steps_fs is None else 1 + self._orders
         return 1 + (self.stages // 2 + 1 + (self.kind == "processed")) * self._orders
@@ -130,6 +141,8 @@ def learned_part(model: Any) -> nn.Module:
     """The module that holds all weights of a map made from a blueprint, each once."""
     if isinstance(model, DirectPredictor):
         return model
+    if isinstance(model, MatchedVerlet):
+        return model.potential
     return network_of(model)
 
 

@@ -41,6 +41,8 @@ KINDS = {
     "reversible whatever the network; every step calls the base potential.",
     "midpoint": "Δq = ∂S/∂p̄, Δp = −∂S/∂q̄ of a learned action S at the midpoint, solved to a tolerance. Symplectic and "
     "reversible whatever the network, as far as it is solved.",
+    "potential": "A network matched to the forces of the base potential; its step is velocity Verlet on it, and may be "
+    "changed. Symplectic and reversible whatever the network.",
     "direct": "Two vectors for each atom, learned without a structure: NEITHER symplectic NOR reversible, a baseline.",
 }
 
@@ -106,7 +108,9 @@ def _head(evidence: Evidence, name: str) -> Html:
         box = Html(f'<div class="verdict {kind}">{title}{items(verdict["reasons"])}</div>')
     about = paragraph(KINDS.get(blueprint["kind"], ""), soft=True)
     elements = " and ".join(chemical_symbols[Z] for Z in blueprint["species"])
-    kind_of = "A learned step" if blueprint["kind"] != "direct" else "A direct prediction"
+    kind_of = {"direct": "A direct prediction", "potential": "Verlet on a learned potential in steps"}.get(
+        blueprint["kind"], "A learned step"
+    )
     purpose = paragraph(f"{kind_of} of {_steps(blueprint)} for {elements}.")
     return join([Html(f"<h1>{text(name)}</h1>"), purpose, box, facts(numbers), about])
 
@@ -115,7 +119,9 @@ def _model(evidence: Evidence) -> Html:
     blueprint, training = evidence.blueprint, evidence.training
     masses = ", ".join(f"{chemical_symbols[Z]} ({_mass(blueprint['masses'][Z])} u)" for Z in blueprint["species"])
     weights = sum(tensor.numel() for tensor in evidence.content["weights"].values())
-    rows: list[tuple[Any, Any]] = [("elements", masses), ("step", f"{_steps(blueprint)}, and no other")]
+    rows: list[tuple[Any, Any]] = [("elements", masses), ("step", _steps(blueprint))]
+    if blueprint["kind"] != "potential":
+        rows[-1] = ("step", f"{_steps(blueprint)}, and no other")
     if training.get("temperatures_K"):
         low, high = training["temperatures_K"][0], training["temperatures_K"][-1]
         rows.append(("temperatures in training", f"{low:g} to {high:g} K" if low != high else f"{low:g} K"))
@@ -154,6 +160,9 @@ def _training(evidence: Evidence) -> Html:
         if part in training
     ]
     parts.append(table(("error of one step", "Δq", "Δp"), rows) if rows else "")
+    if "forces" in training:
+        rms, energy = 1e3 * training["forces"]["rms"], 1e3 * training["forces"]["energy"]
+        parts.append(paragraph(f"Forces are off by {rms:.3g} meV/Å, energies by {energy:.3g} meV/atom (rms)."))
     draw = functools.partial(learning_curve, curve=training["curve"])
     drawn = figure(draw, "Error of one step on the validation stretches, with averaged weights, in float64")
     settings = [(key.replace("_", " "), value) for key, value in training.get("settings", {}).items()]

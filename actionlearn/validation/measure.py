@@ -91,7 +91,10 @@ def validate(
     if not shortest <= ps < math.inf:
         raise InvalidInput(f"ps must be at least {shortest:g}, {FEWEST_FRAMES} steps, not {ps:g}: run longer")
     writable_folder(output)
-    data = Dataset(stretches, step_fs=model.step_fs)
+    span = model.step_fs
+    if model.kind == "potential":  # whose steps may be shorter than the time between two frames
+        span *= max(math.ceil(max(s.interval_fs for s in stretches) / span - 1e-9), 1)
+    data = Dataset(stretches, step_fs=span)
     total = 2.0 * ps * len(temperatures_K)
     rows = []
     with Progress("validating", total, shown=progress) as bar:
@@ -119,8 +122,9 @@ def validate(
 
 def one_step_errors(model: Any, data: Dataset) -> dict[str, Any]:
     """Relative errors of one step over all held-out stretches, standard errors from the scatter between them."""
-    whole = step_errors(model, data, windows=100)
-    each = [step_errors(model, Dataset([s], step_fs=data.step_fs), windows=10) for s in data.stretches]
+    steps = max(round(data.step_fs / model.step_fs), 1)
+    whole = step_errors(model, data, windows=100, steps=steps)
+    each = [step_errors(model, Dataset([s], step_fs=data.step_fs), windows=10, steps=steps) for s in data.stretches]
     n = len(each)
     found: dict[str, Any] = {"windows": whole.windows, "stretches": n}
     for name in ("position", "momentum"):
