@@ -49,9 +49,7 @@ def run(args: argparse.Namespace) -> None:
     if not stretches:
         raise DataError(f"{', '.join(args.data)}: no stretch was recorded yet, finish sampling first")
     base = common_potential(names.pop(), [s.system.to_atoms() for s in stretches])
-    model = checkpoint.load_map(args.model, args.step_fs)
-    if model.kind == "corrected":
-        model = checkpoint.load_map(args.model, args.step_fs, base=base)
+    model = checkpoint.load_map(args.model, args.step_fs, base=base)
     chosen = held_out(stretches, model.report)
     output = Path(args.output)
     found = validate(
