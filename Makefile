@@ -36,7 +36,7 @@ figures: $(READY)
 	set -e; for script in $(wildcard paper_figures/*.py); do $(BIN)/python $$script --quick; done
 
 bench: $(READY)
-	set -e; for script in $(wildcard benchmarks/*.py); do $(BIN)/python $$script --quick; done
+	$(BIN)/python benchmarks/run.py --jobs 2
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache

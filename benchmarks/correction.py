@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from ledger import Ledger, json_option
 
 import actionlearn as al
 from actionlearn.correction import grade, long_steps
@@ -34,7 +35,7 @@ def start(temperature_K):
     return next(stretch for stretch in found if stretch.temperature_K == temperature_K).state(20)
 
 
-def run(step, model, state, steps, base):
+def run(step, model, state, steps, base, case, ledger):
     """One row; a run that fails says when."""
     energies, temperatures, frames = [], [], [state.to_atoms()]
     model.statistics.reset()
@@ -59,6 +60,9 @@ def run(step, model, state, steps, base):
     defect = np.median(grade(model, long_steps(frames, model)).defect)
     if failure:
         return f"{spent:9.1f}  lost {failure}, median defect {defect:.1e}"
+    if step.iterations is None:
+        ledger.add(case, "gradients per step", spent, tolerance=0.03)
+        ledger.add(case, "median defect", defect, limit=1e-6)
     times = model.step_fs * np.arange(1, steps + 1)
     drift = al.energy_drift(times, energies, state.n_atoms)
     half = temperatures[len(temperatures) // 2 :]
@@ -75,7 +79,9 @@ def main():
     parser.add_argument("--step-fs", type=float, default=24.0, help="step of the implicit midpoint rule")
     parser.add_argument("--temperature", type=float, default=500.0, help="300, 500, 700 or 900 K")
     parser.add_argument("--ps", type=float, default=8.0, help="length of each run")
+    json_option(parser)
     args = parser.parse_args()
+    ledger = Ledger("correction")
     torch.set_num_threads(1)
     base = SecondMomentMetals()
     model = al.load(args.model) if args.model else al.MidpointAction(base, step_fs=args.step_fs)
@@ -95,7 +101,9 @@ def main():
         for k in (0, 2, None) if args.quick else (0, 1, 2, 4, 8, None):
             step = al.PredictCorrect(predictor, model, iterations=k)
             label = "converged" if k is None else str(k)
-            print(f"{name:18} {label:>9} {run(step, model, state, steps, base)}", flush=True)
+            line = run(step, model, state, steps, base, f"{name}, {label}", ledger)
+            print(f"{name:18} {label:>9} {line}", flush=True)
+    ledger.write(args.json, quick=args.quick)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from ase.cluster import Icosahedron
+from ledger import Ledger, json_option
 from scipy import integrate
 
 import actionlearn as al
@@ -98,21 +99,21 @@ def mean_and_error(values):
 
 
 def compare(found, reference):
-    """Energy with its deviation, and mean z² of each distribution; the reference may be exact numbers."""
-    columns = []
+    """Energy with its error, z, and mean z² of each distribution; the reference may be exact numbers."""
+    numbers = []
     for k, values in enumerate(found):
         exact, exact_error = mean_and_error(reference[k]) if len(reference[k]) > 1 else (reference[k][0], 0.0)
         mean, error = mean_and_error(values)
         total = np.hypot(error, exact_error)
         if k == 0:
-            columns += [f"{1000 * mean:10.3f} ±{1000 * error:6.3f}", f"{(mean - exact) / total:6.1f}"]
+            numbers += [1000 * mean, 1000 * error, (mean - exact) / total]
         else:
             known = (total > 0) & (exact > 1e-3 * np.max(exact))
-            columns.append(f"{np.mean(((mean - exact)[known] / total[known]) ** 2):10.2f}")
-    return " ".join(columns)
+            numbers.append(np.mean(((mean - exact)[known] / total[known]) ** 2))
+    return numbers
 
 
-def table(title, names, runs, state, reference):
+def table(title, names, runs, state, reference, ledger):
     print(f"\n{title}")
     print(f"{'':>24} {'energy, meV/atom':>18} {'z':>6} {names[0]:>10} {names[1]:>10}", end="")
     print(f" {'accepted':>8} {'gradients/ps':>13} {'energies/ps':>12} {'CPU s/ps':>9}")
@@ -122,14 +123,20 @@ def table(title, names, runs, state, reference):
         accepted = ensemble.summary().get("acceptance")
         exact = isinstance(ensemble, GeneralisedHMC)
         per_ps = 1000.0 / model.step_fs
+        energy, error, z, first, second = compare(found, reference)
+        if exact:
+            case = f"{title.split(',')[0][3:]}, {name}"
+            ledger.add(case, "deviation of the energy, |z|", abs(z), limit=5.0)
+            ledger.add(case, "acceptance", accepted, better="higher", tolerance=0.05)
         print(
-            f"{name:>24} {compare(found, reference)} {'-' if accepted is None else f'{accepted:.3f}':>8} "
+            f"{name:>24} {energy:10.3f} ±{error:6.3f} {z:6.1f} {first:10.2f} {second:10.2f} "
+            f"{'-' if accepted is None else f'{accepted:.3f}':>8} "
             f"{gradients * per_ps:13.0f} {per_ps / ensemble.steps_per_move if exact else 0:12.0f} {seconds:9.4f}",
             flush=True,
         )
 
 
-def double_well(quick):
+def double_well(quick, ledger):
     T, barrier, distance = 600.0, 0.12, 0.7
     well, kT = DoubleWell(barrier, distance), BOLTZMANN * T
     start = al.PhaseState(np.array([[distance]]), np.zeros((1, 1)), np.array([20.0]))
@@ -167,10 +174,10 @@ def double_well(quick):
         "bad network, Langevin": (bad, Langevin(T, 20.0, seed=1), ps, observables, 1),
         "bad network, exact": (bad, GeneralisedHMC(well, T, 5.0, steps_per_move=2, seed=1), ps, observables, 1),
     }
-    table(f"1. Double well, {T:g} K, {state.n_systems} replicas of {ps:g} ps", ("|x|", "x"), runs, state, exact)
+    table(f"1. Double well, {T:g} K, {state.n_systems} replicas of {ps:g} ps", ("|x|", "x"), runs, state, exact, ledger)
 
 
-def cluster(quick):
+def cluster(quick, ledger):
     T, argon, count = 15.0, LennardJones(), 16 if quick else 32
     atoms = Icosahedron("Ar", 2, latticeconstant=5.3)
     start = al.PhaseState.from_atoms(atoms)
@@ -194,10 +201,10 @@ def cluster(quick):
         "bad network, exact": (bad, GeneralisedHMC(argon, T, 1.0, steps_per_move=2, seed=3), ps, observables, 1),
     }
     title = f"2. Argon cluster, 13 atoms, {T:g} K, {count} replicas of {ps:g} ps"
-    table(title, ("g(r)", "radius"), runs, state, None)
+    table(title, ("g(r)", "radius"), runs, state, None, ledger)
 
 
-def alloy(quick):
+def alloy(quick, ledger):
     T, base, count = 700.0, SecondMomentMetals(), 4 if quick else 16
     atoms = structure("cuau32")
     sites = torch.tensor(atoms.positions).repeat(count, 1)
@@ -227,7 +234,7 @@ def alloy(quick):
         "bad network, exact": (bad, GeneralisedHMC(base, T, 2.0, seed=3, **still), ps, observables, bad.stages),
     }  # fmt: skip
     title = f"3. CuAu, 32 atoms, {T:g} K, {count} replicas of {ps:g} ps, network wrong by {errors}"
-    table(title, ("g(r)", "u_x of Cu"), runs, state, None)
+    table(title, ("g(r)", "u_x of Cu"), runs, state, None, ledger)
 
 
 def spoil(model, test):
@@ -249,10 +256,13 @@ def spoil(model, test):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="seconds instead of minutes, with larger errors")
-    quick = parser.parse_args().quick
+    json_option(parser)
+    arguments = parser.parse_args()
+    ledger = Ledger("exact_sampling")
     torch.set_num_threads(1)
     for part in (double_well, cluster, alloy):
-        part(quick)
+        part(arguments.quick, ledger)
+    ledger.write(arguments.json, quick=arguments.quick)
 
 
 if __name__ == "__main__":

@@ -9,10 +9,13 @@ import math
 import numpy as np
 import torch
 from ase.build import bulk
+from ledger import Ledger, expected, json_option
 
 import actionlearn as al
 from actionlearn.reference.thermostat import maxwell_boltzmann
 from actionlearn.systems import structure
+
+WRONG = ("midpoint, 1e-3", "direct predictor", "discrete s=2, unequal")
 
 
 def thermal(atoms, temperature_K=500.0):
@@ -102,8 +105,11 @@ def unequal(step):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="the molecule only, short runs")
-    quick = parser.parse_args().quick
+    json_option(parser)
+    arguments = parser.parse_args()
+    quick, ledger = arguments.quick, Ledger("maps")
     torch.set_num_threads(1)
+    torch.manual_seed(0)
     n_long, n_exact = (20, 200) if quick else (1000, 10000)
     systems = {"ethanol": thermal(structure("ethanol"))}
     if not quick:
@@ -117,7 +123,10 @@ def main():
             # an unconverged solver has no implicit derivative: look at what it really does, by differences
             method = "differences" if label == "midpoint, 1e-3" else "auto"
             defect = al.symplectic_defect(step, state, method=method)
-            print(f"{name:15s} {label:24s} {defect:11.1e} {al.reversal_error(step, state, n=10):11.1e}", flush=True)
+            back = al.reversal_error(step, state, n=10)
+            print(f"{name:15s} {label:24s} {defect:11.1e} {back:11.1e}", flush=True)
+            ledger.add(f"{name}, {label}", "symplectic defect", defect, **expected(label in WRONG, 1e-10, 1e-6))
+            ledger.add(f"{name}, {label}", "reversal", back, unit="Å", **expected(label in WRONG, 1e-9, 1e-7))
 
     print(f"\nethanol bound by springs, {n_long} steps: relative change of total and angular momentum")
     state = systems["ethanol"]
@@ -125,6 +134,8 @@ def main():
         n = min(n_long, 100) if label == "direct predictor" else n_long
         p, L = al.momentum_drift(step, state, n=n), al.angular_momentum_drift(step, state, n=n)
         print(f"{label:24s} {p:11.1e} {L:11.1e}", flush=True)
+        ledger.add(f"ethanol, {label}", "change of momentum", p, **expected(label == WRONG[1], 1e-10, 1e-4))
+        ledger.add(f"ethanol, {label}", "change of angular momentum", L, **expected(label in WRONG, 1e-9, 1e-8))
 
     print(f"\nbit-exact mode, s = 2, {n_exact} steps forward, flip, {n_exact} back")
     bound = al.DiscreteAction([Bound(network(state), Springs(state))] * 2, step_fs=1.0)
@@ -135,10 +146,14 @@ def main():
     moved = (lattice.leave(there).positions - state.positions).abs().max()
     off = max(int((a - b).abs().max()) for a, b in ((back.positions, start.positions), (back.momenta, start.momenta)))
     print(f"largest displacement on the way {moved:.2f} Å, largest difference after the return {off} quanta")
+    ledger.add("fixed-point arithmetic, s = 2", "quanta off after the return", off, better="equal", limit=0)
 
     print("\nexact cases: one harmonic mode, largest error over ωh")
-    print(f"discrete s=2, 0 < ωh < 6: {max(two_stages(t) for t in np.linspace(0.05, 5.99, 60)):.1e}")
-    print(f"processed s=1, 0 < ωh < 3: {max(processed(t) for t in np.linspace(0.05, 2.99, 30)):.1e}")
+    for label, error, range_of, n in (("discrete s=2", two_stages, 6.0, 60), ("processed s=1", processed, 3.0, 30)):
+        worst = max(error(t) for t in np.linspace(0.05, range_of - 0.01, n))
+        print(f"{label}, 0 < ωh < {range_of:g}: {worst:.1e}")
+        ledger.add(f"harmonic mode, {label}", "largest error", worst, limit=1e-8)
+    ledger.write(arguments.json, quick=quick)
 
 
 class Quadratic:

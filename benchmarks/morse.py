@@ -12,6 +12,7 @@ import math
 
 import numpy as np
 import torch
+from ledger import Ledger, json_option
 from scipy.optimize import least_squares
 
 import actionlearn as al
@@ -115,7 +116,9 @@ def error(step, theta):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="two steps only, fewer points")
-    quick = parser.parse_args().quick
+    json_option(parser)
+    arguments = parser.parse_args()
+    quick, ledger = arguments.quick, Ledger("morse")
     torch.set_num_threads(1)
     order, n_points = (6, 80) if quick else (9, 160)
     columns = [("s=1 plain", 1, False), ("s=1 processed", 1, True), ("s=2 plain", 2, False), ("s=2 processed", 2, True)]
@@ -136,6 +139,9 @@ def main():
             f" {theta:4.1f} | " + " | ".join("      –    " if math.isnan(e) else f"{100 * e:9.4f} %" for e in row),
             flush=True,
         )
+        for name, found in zip(["Verlet, 1 kick", "Verlet, 2", *(name for name, _, _ in columns)], row, strict=True):
+            ledger.add(f"ωh = {theta:g}, {name}", "error of a step", 100 * found, unit="%", tolerance=0.1)
+    ledger.write(arguments.json, quick=quick)
 
 
 if __name__ == "__main__":

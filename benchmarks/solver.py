@@ -18,6 +18,7 @@ import time
 
 import torch
 from ase.build import bulk
+from ledger import Ledger, json_option
 
 import actionlearn as al
 from actionlearn.errors import NotConverged
@@ -114,7 +115,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer steps of the metal")
     parser.add_argument("--recycle", type=int, default=48, help="pairs kept between steps of the modes")
+    json_option(parser)
     options = parser.parse_args()
+    ledger = Ledger("solver")
     torch.set_num_threads(1)
     tolerance, steps, lead_in = 1e-10, 50, 20
 
@@ -139,6 +142,9 @@ def main():
             f"{turn:7.2f}  {first:5d}  {cold:10.1f} {cold_max:4d}  {warm:10.1f} {warm_max:4d}  {target:6d}   "
             f"{residual:.1e}  {other[0]:>6}  {other[1]:>11}  {other[2]:>12}  {rate:4.1f}"
         )
+        ledger.add(f"96 modes, omega*h = {turn:g}, cold", "gradients per step", cold, tolerance=0.03)
+        ledger.add(f"96 modes, omega*h = {turn:g}, warm", "gradients per step", warm, tolerance=0.03)
+        ledger.add(f"96 modes, omega*h = {turn:g}, warm", "residual", residual, limit=1.01 * tolerance)
 
     print("\nCopper, 32 atoms, about 500 K, implicit midpoint rule (G = V)")
     print("step fs  tolerance  recycled pairs  mean  max  ms a step  residual")
@@ -159,8 +165,12 @@ def main():
                         f"{step_fs:7.0f}  {tolerance:9.0e}  {recycle:14d}  {mean:4.1f}  {most:3d}  {ms:9.1f}  "
                         f"{residual:.1e}"
                     )
+                    if recycle in (0, 5):
+                        case = f"copper, {step_fs:g} fs, tolerance {tolerance:.0e}, {recycle} pairs"
+                        ledger.add(case, "gradients per step", mean, tolerance=0.03)
                 except NotConverged as error:
                     print(f"{step_fs:7.0f}  {tolerance:9.0e}  {recycle:14d}  fails, residual {error.residual:.1e}")
+    ledger.write(options.json, quick=options.quick)
 
 
 if __name__ == "__main__":

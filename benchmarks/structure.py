@@ -18,12 +18,14 @@ from ase.calculators.emt import EMT
 from ase.cluster import Icosahedron
 from ase.md.velocitydistribution import Stationary, ZeroRotation
 from ase.md.verlet import VelocityVerlet
+from ledger import Ledger, expected, json_option
 
 import actionlearn as al
 from actionlearn.potentials import SecondMomentMetals
 from actionlearn.units import FEMTOSECOND
 
 STEP_FS = 4.0
+WRONG = ("Verlet, rescaled", "explicit Euler")
 
 
 def warm(atoms: Atoms) -> Atoms:
@@ -73,13 +75,18 @@ def run(step, state, energy, steps):
     return np.array(energies), torch.stack(momenta)
 
 
-def measure(name, step, state, energy, steps):
+def measure(system, name, step, state, energy, steps, ledger):
     began = time.perf_counter()
     defect = al.symplectic_defect(step, state)
     seconds = time.perf_counter() - began
     estimate = al.estimate_symplectic_defect(step, state)
     back = al.reversal_error(step, state)
     linear = al.momentum_drift(step, state, 100)
+    case, wrong = f"{system}, {name}", name in WRONG
+    ledger.add(case, "symplectic defect", defect, **expected(wrong, 1e-11, 1e-6))
+    ledger.add(case, "estimate of the defect / defect", estimate / defect, **expected(True, 0.0, 0.3))
+    ledger.add(case, "reversal", back, unit="Å", **expected(wrong, 1e-13, 1e-7))
+    ledger.add(case, "change of momentum", linear, limit=1e-12)
     isolated = not state.pbc.any()
     angular = f"{al.angular_momentum_drift(step, state, 100):9.1e}" if isolated else f"{'–':>9}"
     record = run(step, state, energy, steps)
@@ -91,6 +98,8 @@ def measure(name, step, state, energy, steps):
         drift = str(al.energy_drift(times, energies, state.n_atoms)).removesuffix(" meV/atom/ps")
         later = momenta[steps // 4 :]
         p_value = al.equipartition(later, state, momentum_removed=True, rotation_removed=isolated, blocks=12).p_value
+        if not wrong:
+            ledger.add(case, "p of equal temperatures", p_value, **expected(True, 0.0, 1e-3))
     print(
         f"{name:20s} {defect:9.1e} {estimate:9.1e} {back:9.1e} {linear:9.1e} {angular} {drift:>22s} {p_value:8.2g} "
         f"{seconds:8.2f}"
@@ -100,7 +109,9 @@ def measure(name, step, state, energy, steps):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="shorter runs, smaller alloy")
-    quick = parser.parse_args().quick
+    json_option(parser)
+    arguments = parser.parse_args()
+    quick, ledger = arguments.quick, Ledger("structure")
     torch.set_num_threads(1)
     steps = 1500 if quick else 10_000
     metals = SecondMomentMetals()
@@ -121,12 +132,13 @@ def main():
             "Verlet, rescaled": rescaled(metals),
             "explicit Euler": euler(metals),
         }.items():
-            measure(label, step, state, total, steps)
+            measure(name, label, step, state, total, steps, ledger)
         if not quick and name == "alloy":
             continue  # differences over EMT at this size take minutes
         calculator, step = ase_verlet(atoms)
         total_emt = lambda s, calc=calculator: float(s.kinetic_energy()) + calc.get_potential_energy()  # noqa: E731
-        measure("VelocityVerlet (ASE)", step, state, total_emt, steps)
+        measure(name, "VelocityVerlet (ASE)", step, state, total_emt, steps, ledger)
+    ledger.write(arguments.json, quick=quick)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from ledger import Ledger, json_option
 
 import actionlearn as al
 from actionlearn import checkpoint, systems
@@ -71,15 +72,19 @@ def run(model, base, stretch, ps, every):
     return np.array(times), np.array(energies), torch.stack(momenta), spent / (len(times) * every)
 
 
-def row(name, system, arguments):
+def row(name, system, arguments, ledger):
     """One line of the table."""
     model, base, test, starts = trained(name, system, arguments.data, arguments.updates, Path(arguments.models))
     kind, stages, step_fs = name.split("-")
     errors = step_errors(model, test, windows=20 if arguments.quick else 100)
     text = f"{name:18s} {stages:>4s} {100 * errors.position:8.3f} {100 * errors.momentum:8.3f}"
+    case = f"{system}, {name}, {arguments.updates} updates"
+    ledger.add(case, "error of Δq", 100 * errors.position, unit="%", tolerance=0.15)
+    ledger.add(case, "error of Δp", 100 * errors.momentum, unit="%", tolerance=0.15)
     for temperature_K in arguments.temperature:
         stretch = min(starts, key=lambda s: abs(s.temperature_K - temperature_K))
-        every = max(1, round((240.0 if system == "alloy" else 40.0) / model.step_fs))
+        every = round((240.0 if system == "alloy" else 40.0) / model.step_fs)
+        every = max(1, min(every, int(arguments.ps * 1000 / model.step_fs) // 40))
         try:
             times, energies, momenta, seconds = run(model, base, stretch, arguments.ps, every)
             drift, error = energy_drift(times, energies, stretch.system.n_atoms)
@@ -102,7 +107,9 @@ def main():
     parser.add_argument("--temperature", type=float, nargs="+", default=None)
     parser.add_argument("--only", nargs="+")
     parser.add_argument("--quick", action="store_true", help="two maps, few updates, short runs")
+    json_option(parser)
     arguments = parser.parse_args()
+    ledger = Ledger("trained_maps")
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     if arguments.quick:
@@ -113,7 +120,8 @@ def main():
     columns = " | ".join(f"{T:g} K: drift meV/atom/ps, temperatures by species, ms/step" for T in arguments.temperature)
     print(f"{arguments.system}, {arguments.updates} updates\nmap            gradients   dq, %    dp, % | {columns}")
     for name in names:
-        print(row(name, arguments.system, arguments), flush=True)
+        print(row(name, arguments.system, arguments, ledger), flush=True)
+    ledger.write(arguments.json, quick=arguments.quick)
 
 
 if __name__ == "__main__":
