@@ -52,7 +52,7 @@ def map_at(model: Any, step_fs: float) -> Any:
 def feature_range(model: Any, data: Dataset, windows: int = 32) -> dict[str, torch.Tensor]:
     """Mean, spread, least and largest value of every input of the network's readout over a set."""
     network = network_of(model)
-    device = network.frequencies.device
+    device = network.identity.device
     with torch.no_grad():
         states = [data.windows([k], device=device).frames[0] for k in data.even(windows)]
         x = torch.cat([network.features_and_vectors(state)[0] for state in states]).cpu()

@@ -28,7 +28,7 @@ from actionlearn.dataset import Dataset, Windows
 from actionlearn.errors import InvalidInput
 from actionlearn.maps import DiscreteAction, Displacement, ProcessedAction
 from actionlearn.neighbours import without_history
-from actionlearn.networks import AtomicMoments
+from actionlearn.networks import AtomicNetwork
 from actionlearn.potentials.protocol import Potential
 from actionlearn.state import PhaseState
 from actionlearn.units import FEMTOSECOND
@@ -69,7 +69,7 @@ def look_around(model: Any, windows: Windows) -> None:
     centre = windows.centre()
     with torch.no_grad(), without_history():
         for module in model.modules():
-            if isinstance(module, AtomicMoments):
+            if isinstance(module, AtomicNetwork):
                 module.neighbours(centre)
         if model.kind == "corrected":
             model.base.forces(centre)

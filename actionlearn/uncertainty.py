@@ -100,6 +100,6 @@ def _inputs(network: Any, data: Dataset) -> tuple[Tensor, Tensor]:
     indices, size = data.even(max(ATOMS // most, 32)), max(1, 1024 // most)
     found = []
     for k in range(0, len(indices), size):
-        state = data.windows(indices[k : k + size], device=network.shift.device).frames[0]
+        state = data.windows(indices[k : k + size], device=network.identity.device).frames[0]
         found.append((network.features_and_vectors(state)[0], state.numbers))
     return torch.cat([x for x, _ in found]), torch.cat([numbers for _, numbers in found])

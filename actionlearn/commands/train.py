@@ -28,6 +28,7 @@ from actionlearn.dataset import Dataset, used_stretches
 from actionlearn.errors import DataError, InvalidInput
 from actionlearn.losses import ForceErrors, StepErrors, force_errors
 from actionlearn.maps.blueprint import KINDS, SINGLE, Blueprint
+from actionlearn.networks import ARCHITECTURES
 from actionlearn.parallel import Ranks, choose_device, together
 from actionlearn.pictures import drift_curve, learning_curve, picture
 from actionlearn.potentials import ASEPotential
@@ -62,10 +63,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     budget.add_argument("--minutes", type=float, metavar="M", help="time to train (10)")
     budget.add_argument("--updates", type=int, metavar="N", help="updates, where the result must be repeatable")
     parser.add_argument("--base", metavar="NAME", help="potential a corrected map calls (that of the data)")
+    parser.add_argument(
+        "--network",
+        choices=ARCHITECTURES,
+        default="moments",
+        help="moments of neighbours, or schnet: filters of distance",
+    )
     parser.add_argument("--cutoff", type=float, default=5.0, metavar="A", help="reach of the network, angstrom")
-    parser.add_argument("--channels", type=int, default=16, metavar="N", help="channels of the network")
+    parser.add_argument("--channels", type=int, metavar="N", help="channels of the network (16; schnet: 32)")
     parser.add_argument("--hidden", type=int, default=64, metavar="N", help="width of its readout")
-    parser.add_argument("--layers", type=int, default=1, choices=(1, 2), help="layers of neighbours it sees")
+    parser.add_argument("--layers", type=int, metavar="N", help="layers of neighbours it sees (1; schnet: 3)")
     parser.add_argument("--learning-rate", type=float, default=defaults.learning_rate, metavar="R", help="the largest")
     parser.add_argument("--batch-atoms", type=int, default=defaults.batch_atoms, metavar="N", help="atoms a batch")
     parser.add_argument(
@@ -131,7 +138,7 @@ def _train(args: argparse.Namespace, device: torch.device, ranks: Ranks) -> None
         step_fs=step_fs,
         steps_fs=args.steps_fs and tuple(args.steps_fs),
         stages=args.stages or (1 if args.kind in SINGLE else 2),
-        network={k: getattr(args, k) for k in ("cutoff", "channels", "hidden", "layers")},
+        network=_network(args),
         base=name,
     )
     if start is not None:
@@ -202,6 +209,14 @@ def _train(args: argparse.Namespace, device: torch.device, ranks: Ranks) -> None
     if data.length == 1:
         of_what = "error of a kick" if forces else "residual of the Hamilton-Jacobi equation"
     print(_summary(blueprint, report, tested, forces, output, of_what))
+
+
+def _network(args: argparse.Namespace) -> dict[str, Any]:
+    """Options of the network; those of the usual one are as they always were."""
+    usual = {"channels": 32, "layers": 3} if args.network == "schnet" else {"channels": 16, "layers": 1}
+    asked = {k: getattr(args, k) for k in ("cutoff", "channels", "hidden", "layers")}
+    sizes = {k: usual[k] if v is None else v for k, v in asked.items()}
+    return {"architecture": "schnet", **sizes} if args.network == "schnet" else sizes
 
 
 def _check_place(output: Path, state_file: Path) -> None:

@@ -17,7 +17,7 @@ from actionlearn.maps.matched import MatchedVerlet, NetworkPotential
 from actionlearn.maps.midpoint import MidpointAction
 from actionlearn.maps.processed import Displacement, ProcessedAction
 from actionlearn.maps.step_range import StepRange
-from actionlearn.networks.atomic_moments import AtomicMoments
+from actionlearn.networks import AtomicNetwork, make_network
 from actionlearn.potentials.protocol import Potential
 
 KINDS = ("discrete", "processed", "corrected", "midpoint", "direct", "potential")
@@ -86,15 +86,15 @@ class Blueprint:
         if self.kind == "corrected" and base is None:
             raise InvalidInput(f"a corrected map calls its base potential ({self.base or 'unnamed'}): give it as base")
         if self.kind == "direct":
-            model: Any = DirectPredictor(**self._about, **self.network).to(dtype)
+            model: Any = DirectPredictor(**self._about, **self._of_moments()).to(dtype)
         else:
             momenta, heads = self.kind == "midpoint", self._heads
-            net = AtomicMoments(self.species, heads=heads, momenta=momenta, dtype=dtype, **self.network)
+            net = make_network(self.species, self.network, heads=heads, momenta=momenta, dtype=dtype)
             model = self.assemble(net, base, self.step_fs) if self.steps_fs is None else StepRange(self, net, base)
         model.blueprint = self
         return model
 
-    def assemble(self, net: AtomicMoments, base: Potential | None, step_fs: float) -> Any:
+    def assemble(self, net: AtomicNetwork, base: Potential | None, step_fs: float) -> Any:
         """The map of one step, made of the heads of a network that `build` has made."""
         s, n_kicks = self.stages, self.stages // 2 + 1
         about = {**self._about, "step_fs": step_fs}
@@ -112,6 +112,12 @@ class Blueprint:
             return model
         size = DISPLACEMENT * (self.step_fs / step_fs) ** 2  # w = W/h² has a constant
         return ProcessedAction(model, Displacement(_head(net, self._learned(n_kicks, size, step_fs)), step_fs=step_fs))
+
+    def _of_moments(self) -> dict[str, Any]:
+        """Options of the network of a direct map, which sees momenta."""
+        if self.network.get("architecture", "moments") != "moments":
+            raise InvalidInput(f"a direct map sees momenta, a {self.network['architecture']} does not: choose moments")
+        return {key: value for key, value in self.network.items() if key != "architecture"}
 
     @property
     def _about(self) -> dict[str, Any]:
@@ -146,10 +152,10 @@ def learned_part(model: Any) -> nn.Module:
     return network_of(model)
 
 
-def network_of(model: Any) -> AtomicMoments:
+def network_of(model: Any) -> AtomicNetwork:
     """The network of a map made from a blueprint."""
-    return next(module for module in model.modules() if isinstance(module, AtomicMoments))
+    return next(module for module in model.modules() if isinstance(module, AtomicNetwork))
 
 
-def _head(network: AtomicMoments, coefficients: dict[int, float]) -> Any:
+def _head(network: AtomicNetwork, coefficients: dict[int, float]) -> Any:
     return network.head(*(coefficients.get(k, 0.0) for k in range(network.heads)))

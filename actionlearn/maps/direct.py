@@ -50,9 +50,8 @@ class DirectPredictor(nn.Module):
         self.guard = SystemGuard(self.species, self.masses)
         self.force_scale = float(force_scale)
         dtype = self.network.frequencies.dtype
-        C, hidden = self.network.channels, self.network.hidden_in.out_features
-        self.n_vectors = 8 * C
-        self.weights_in = nn.Linear(self.network.hidden_in.in_features, hidden, dtype=dtype)
+        self.n_vectors, hidden = self.network.n_vectors, self.network.hidden_in.out_features
+        self.weights_in = nn.Linear(self.network.n_features, hidden, dtype=dtype)
         self.weights_out = nn.Linear(hidden, 2 * self.n_vectors, dtype=dtype)
         nn.init.zeros_(self.weights_out.weight)
         nn.init.zeros_(self.weights_out.bias)

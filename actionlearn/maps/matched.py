@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from actionlearn.maps.discrete import DiscreteAction
 from actionlearn.maps.guard import Masses
-from actionlearn.networks.atomic_moments import AtomicMoments
+from actionlearn.networks import AtomicNetwork
 from actionlearn.state import PhaseState
 
 
@@ -26,7 +26,7 @@ class NetworkPotential(nn.Module):
 
     constants: Tensor
 
-    def __init__(self, network: AtomicMoments) -> None:
+    def __init__(self, network: AtomicNetwork) -> None:
         """All constants start at zero."""
         super().__init__()
         self.network = network

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from actionlearn.errors import InvalidInput
-from actionlearn.networks.atomic_moments import AtomicMoments
+from actionlearn.networks import AtomicNetwork
 from actionlearn.potentials.protocol import Potential
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class StepRange(nn.Module):
     shared, so a map that was taken before training went on changes with them.
     """
 
-    def __init__(self, blueprint: Blueprint, network: AtomicMoments, base: Potential | None = None) -> None:
+    def __init__(self, blueprint: Blueprint, network: AtomicNetwork, base: Potential | None = None) -> None:
         """The maps of a blueprint that has `steps_fs`; `base` is the potential that corrected ones call."""
         super().__init__()
         if blueprint.steps_fs is None:

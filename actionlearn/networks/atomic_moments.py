@@ -8,13 +8,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from actionlearn.errors import InvalidInput, UnsupportedSystem
-from actionlearn.neighbours import Edges, NeighbourList
-from actionlearn.potentials.protocol import forces_from_energy
+from actionlearn.errors import InvalidInput
+from actionlearn.networks.atomic import AtomicNetwork
+from actionlearn.networks.neighbourhood import Neighbourhood, smooth_step
 from actionlearn.state import PhaseState
 
 
-class AtomicMoments(nn.Module):
+class AtomicMoments(AtomicNetwork):
     """Energies from products of the Cartesian moments of each atom's neighbourhood.
 
     With D the vector from atom i to its neighbour j, r = |D|, u = D/r, e_j the species of j, B_b(r) radial
@@ -42,9 +42,7 @@ class AtomicMoments(nn.Module):
     The last layer starts at zero: an untrained network is the zero potential and a map made of it free flight.
     """
 
-    table: Tensor
     frequencies: Tensor
-    identity: Tensor
     nine_of_six: Tensor
     shift: Tensor
     scale: Tensor
@@ -66,12 +64,9 @@ class AtomicMoments(nn.Module):
         dtype: torch.dtype = torch.float64,
     ) -> None:
         """A network for the atomic numbers `species`, with `heads` energies that share all but the last layer."""
-        super().__init__()
-        if not species or len(set(species)) != len(species):
-            raise InvalidInput(f"species must be distinct atomic numbers, at least one, got {list(species)}")
+        super().__init__(species, cutoff=cutoff, heads=heads, momenta=momenta, skin=skin, dtype=dtype)
         if layers not in (1, 2):
             raise InvalidInput(f"layers must be 1 or 2, got {layers}")
-        self.species = tuple(int(z) for z in species)
         self.options = {
             "cutoff": cutoff,
             "radial": radial,
@@ -82,20 +77,14 @@ class AtomicMoments(nn.Module):
             "momenta": momenta,
             "skin": skin,
         }
-        self.cutoff, self.channels, self.heads, self.momenta = cutoff, channels, heads, momenta
-        self.neighbours = NeighbourList(cutoff, skin)
-        self._padded: tuple[Edges, Tensor, Neighbourhood] | None = None
+        self.channels = channels
         n_species, C = len(species), channels
         ranks = 6 if momenta else 3
 
-        table = torch.full((119,), -1, dtype=torch.int64)
-        table[list(self.species)] = torch.arange(n_species)
-        self.register_buffer("table", table, persistent=False)
         self.register_buffer(
             "frequencies", math.pi / cutoff * torch.arange(1, radial + 1, dtype=dtype), persistent=False
         )
         self.register_buffer("nine_of_six", torch.tensor([0, 1, 2, 1, 3, 4, 2, 4, 5]), persistent=False)
-        self.register_buffer("identity", torch.eye(n_species, dtype=dtype), persistent=False)
         n_features = (8 if momenta else 4) * C
         width = radial * n_species
         self.mix = nn.ParameterList(
@@ -105,7 +94,8 @@ class AtomicMoments(nn.Module):
             self.mix.append(nn.Parameter(torch.randn(n_species, C, ranks * 2 * C, dtype=dtype) / math.sqrt(C)))
             self.send = nn.Linear(n_features, C, dtype=dtype)
             self.radial_mix = nn.Parameter(torch.randn(radial, C, dtype=dtype) / math.sqrt(radial))
-        total = n_features * layers + n_species
+        self.n_features = total = n_features * layers + n_species
+        self.n_vectors = (8 if momenta else 3) * C
         self.register_buffer("shift", torch.zeros(layers, n_features, dtype=dtype))
         self.register_buffer("scale", torch.ones(layers, n_features, dtype=dtype))
         self.hidden_in = nn.Linear(total, hidden, dtype=dtype)
@@ -116,31 +106,6 @@ class AtomicMoments(nn.Module):
         self.register_buffer("moment_scale", torch.tensor(1.0 / math.sqrt(10.0), dtype=dtype))
 
     # --- public -----------------------------------------------------------------------------------
-
-    def energy(self, state: PhaseState) -> Tensor:
-        """The first head's energy, one number per system, eV."""
-        return self.energies(state)[:, 0]
-
-    def forces(self, state: PhaseState) -> Tensor:
-        """−∂E/∂q of the first head, (atoms, 3), eV/Å."""
-        return forces_from_energy(self.energy, state)
-
-    def energies(self, state: PhaseState) -> Tensor:
-        """All heads, (systems, heads), eV."""
-        return state.sum_by_system(self.atom_energies(state))
-
-    def head(self, *coefficients: float) -> Head:
-        """A potential that is this linear combination of the heads."""
-        return Head(self, coefficients)
-
-    def randomise(self, scale: float = 1.0, seed: int = 0) -> AtomicMoments:
-        """Give the last layer random weights, so that the potential is smooth noise of about `scale` eV per atom."""
-        generator = torch.Generator().manual_seed(seed)
-        weight = self.readout.weight
-        with torch.no_grad():
-            noise = torch.randn(weight.shape, generator=generator, dtype=weight.dtype)
-            weight.copy_(noise * scale / math.sqrt(weight.shape[1]))
-        return self
 
     @torch.no_grad()
     def calibrate(self, states: Sequence[PhaseState]) -> AtomicMoments:
@@ -193,7 +158,7 @@ class AtomicMoments(nn.Module):
         D = around.differences(state.positions, around.offsets)
         r = D.square().sum(1, keepdim=True).sqrt()
         u = D / r
-        waves = torch.sin(r * self.frequencies.unsqueeze(1)) * (_smooth_step(r / self.cutoff) / r)
+        waves = torch.sin(r * self.frequencies.unsqueeze(1)) * (smooth_step(r / self.cutoff) / r)
         radial = waves
         if len(self.species) > 1:
             radial = (waves.unsqueeze(1) * around.species.unsqueeze(2)).reshape(n, -1, k)
@@ -258,106 +223,8 @@ class AtomicMoments(nn.Module):
             ]
         return torch.cat(x, dim=1)
 
-    # --- neighbours and species -------------------------------------------------------------------
-
-    @torch.inference_mode(False)
-    def _neighbourhood(self, state: PhaseState) -> Neighbourhood:
-        if state.positions.dtype != self.frequencies.dtype:
-            raise UnsupportedSystem(
-                f"the state is {state.positions.dtype}, the network {self.frequencies.dtype}: convert one of them, "
-                "state.to(dtype) or model.to(dtype)"
-            )
-        edges = self.neighbours(state)
-        if self._padded is not None:
-            known, numbers, around = self._padded
-            if known is edges and (numbers is state.numbers or torch.equal(numbers, state.numbers)):
-                return around
-        around = Neighbourhood(edges, self.cutoff, self._index(state.numbers), self.identity)
-        self._padded = (edges, state.numbers, around)
-        return around
-
-    def _index(self, numbers: Tensor) -> Tensor:
-        index = self.table[numbers]
-        if (index < 0).any():
-            unknown = sorted(set(numbers[index < 0].tolist()))
-            raise UnsupportedSystem(
-                f"atomic numbers {unknown} are unknown to this network, it was made for {list(self.species)}: "
-                "use another model, or train one with these species"
-            )
-        return index
-
-
-class Neighbourhood:
-    """Neighbours as a rectangle, atoms × most neighbours, so that sums over neighbours are matrix products.
-
-    Empty places point from an atom to itself with an offset beyond the cutoff, where every radial function is zero.
-    """
-
-    def __init__(self, edges: Edges, cutoff: float, index: Tensor, identity: Tensor) -> None:
-        """Lay out edges that are sorted by their centre; `index` is the species of every atom."""
-        self.index, self.one_hot = index, identity[index]
-        self.kept: dict[tuple[int, int, torch.dtype], tuple[Tensor, ...]] = {}
-        n_atoms = index.shape[0]
-        count = torch.bincount(edges.centre, minlength=n_atoms)
-        most = max(int(count.max()), 1)
-        first = torch.cumsum(count, 0) - count
-        slot = torch.arange(len(edges), device=count.device) - first[edges.centre]
-        own = torch.arange(n_atoms, device=count.device)
-        self.other = own.unsqueeze(1).repeat(1, most)
-        self.offsets = edges.offsets.new_zeros(n_atoms, most, 3)
-        self.offsets[..., 0] = 2.0 * cutoff
-        self.other[edges.centre, slot] = edges.other
-        self.offsets[edges.centre, slot] = edges.offsets
-        self.offsets = self.offsets.transpose(1, 2).contiguous()
-        self.species = self.one_hot[self.other].transpose(1, 2).contiguous()
-        self.ones = self.offsets.new_ones(n_atoms, 1, most)
-
-    def gather(self, values: Tensor) -> Tensor:
-        """A quantity of every neighbour, (atoms, components, neighbours), from one of every atom."""
-        n, k = self.other.shape
-        return values.index_select(0, self.other.view(-1)).view(n, k, -1).transpose(1, 2)
-
-    def differences(self, values: Tensor, offsets: Tensor | None = None) -> Tensor:
-        """Neighbour's value minus one's own, (atoms, components, neighbours)."""
-        there = self.gather(values)
-        if offsets is not None:
-            there = there + offsets
-        return there - values.unsqueeze(2)
-
-    def count_within(self, positions: Tensor, cutoff: float) -> Tensor:
-        """Neighbours of each atom that are closer than the cutoff."""
-        return (self.differences(positions, self.offsets).square().sum(1) < cutoff**2).sum(1)
-
-
-class Head(nn.Module):
-    """A fixed linear combination of a network's heads as a potential of its own; the network is shared."""
-
-    def __init__(self, network: AtomicMoments, coefficients: Sequence[float]) -> None:
-        """Use head h with weight `coefficients[h]`."""
-        super().__init__()
-        if len(coefficients) != network.heads:
-            raise InvalidInput(
-                f"{len(coefficients)} coefficients for a network of {network.heads} heads: give one each"
-            )
-        self.network = network
-        self.coefficients = tuple(float(c) for c in coefficients)
-
-    def energy(self, state: PhaseState) -> Tensor:
-        """Σ_h c_h E_h, one number per system, eV."""
-        energies = self.network.energies(state)
-        return (energies * energies.new_tensor(self.coefficients)).sum(1)
-
-    def forces(self, state: PhaseState) -> Tensor:
-        """−∂E/∂q, (atoms, 3), eV/Å."""
-        return forces_from_energy(self.energy, state)
-
 
 def _turn(tensors: Tensor, vectors: Tensor) -> Tensor:
     """Rank-2 channels (atoms, C, 9) applied to vector channels (atoms, C, 3)."""
     n, c, _ = tensors.shape
     return (tensors.reshape(n, c, 3, 3) * vectors.unsqueeze(2)).sum(3)
-
-
-def _smooth_step(x: Tensor) -> Tensor:
-    """1 at x = 0, 0 from x = 1 on, three continuous derivatives there: (1 − x²)⁴."""
-    return (1.0 - x * x).clamp_min(0.0) ** 4

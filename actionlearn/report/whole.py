@@ -217,7 +217,8 @@ def _train(evidence: Evidence) -> str:
     for key in ("kind", "stages", "step_fs", "base"):
         words += [] if blueprint.get(key) is None else [f"--{key.replace('_', '-')}", _word(blueprint[key])]
     known = ("minutes", "updates", "learning_rate", "batch_atoms", "window", "patience", "seed")
-    pairs = [*blueprint["network"].items(), *((key, settings.get(key)) for key in known)]
+    network = {("network" if k == "architecture" else k): v for k, v in blueprint["network"].items()}
+    pairs = [*network.items(), *((key, settings.get(key)) for key in known)]
     for key, value in pairs:
         words += [] if value is None else [f"--{key.replace('_', '-')}", _word(value)]
     return shlex.join(words)
