@@ -1,6 +1,6 @@
 """actionlearn: molecular dynamics with long steps taken from a learned mechanical action."""
 
-from actionlearn import advice, analysis, correction, dynamics, flows, potentials, schemes, structure, units
+from actionlearn import advice, analysis, correction, dipoles, dynamics, flows, potentials, schemes, structure, units
 from actionlearn.checkpoint import load, save
 from actionlearn.dataset import Dataset
 from actionlearn.dynamics import simulate
@@ -18,7 +18,8 @@ from actionlearn.maps import (
 )
 from actionlearn.maps.blueprint import Blueprint
 from actionlearn.neighbours import Edges, NeighbourList, find_edges
-from actionlearn.networks import AtomicMoments
+from actionlearn.networks import AtomicMoments, SchNet
+from actionlearn.networks.dipole import DipoleModel
 from actionlearn.reference import ReferenceSet, sample
 from actionlearn.schemes import Splitting, Verlet
 from actionlearn.settings import Settings
@@ -44,6 +45,7 @@ __all__ = [
     "Blueprint",
     "CorrectedVerlet",
     "Dataset",
+    "DipoleModel",
     "DirectPredictor",
     "DiscreteAction",
     "Displacement",
@@ -58,6 +60,7 @@ __all__ = [
     "PredictCorrect",
     "ProcessedAction",
     "ReferenceSet",
+    "SchNet",
     "Settings",
     "Splitting",
     "Trainer",
@@ -67,6 +70,7 @@ __all__ = [
     "angular_momentum_drift",
     "as_step",
     "correction",
+    "dipoles",
     "dynamics",
     "energy_drift",
     "equipartition",

@@ -37,6 +37,7 @@ FLOORS = {
     "heating": 3,
     "uncertainty": 3,
     "checkpoint": 3,
+    "dipoles": 3,
     "validation": 4,
     "correction": 4,
     "adaptive": 4,
