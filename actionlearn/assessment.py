@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from actionlearn.dataset import Dataset
-from actionlearn.errors import NotConverged
+from actionlearn.errors import NonFinite, NotConverged
 from actionlearn.hamilton_jacobi import hamilton_jacobi_errors
 from actionlearn.losses import StepErrors, force_errors, step_errors
 from actionlearn.maps.blueprint import Blueprint, network_of
@@ -18,8 +18,9 @@ from actionlearn.maps.step_range import StepRange
 def errors_of(model: Any, data: Dataset, *, windows: int = 64, device: torch.device | str = "cpu") -> StepErrors:
     """Errors of one step on a set; those of a range of steps are the rms over all steps that lie on frames.
 
-    Infinite where a midpoint map has no solution (yet). Of structures without motion they are the residuals of the
-    Hamilton-Jacobi equation; of a potential, what its kicks get wrong, which knows nothing of the step.
+    Infinite where, early in training, a midpoint map has no solution yet or a step throws atoms out of reach. Of
+    structures without motion they are the residuals of the Hamilton-Jacobi equation; of a potential, what its kicks get
+    wrong, which knows nothing of the step.
     """
     if model.blueprint.kind == "potential":
         kick = force_errors(model.potential, data, frames=windows, device=device)
@@ -30,7 +31,7 @@ def errors_of(model: Any, data: Dataset, *, windows: int = 64, device: torch.dev
     count = max(windows // len(sets), 4)
     try:
         each = [step_errors(map_at(model, part.step_fs), part, windows=count, device=device) for part in sets]
-    except NotConverged:
+    except (NonFinite, NotConverged):
         return StepErrors(math.inf, math.inf, windows)
     squares = torch.tensor([[errors.position**2, errors.momentum**2] for errors in each], dtype=torch.float64)
     position, momentum = squares.mean(0).sqrt().tolist()

@@ -19,7 +19,7 @@ from ase.build import bulk, molecule
 from ase.cluster import Icosahedron
 
 from actionlearn.errors import ActionlearnError, DataError, InvalidInput
-from actionlearn.potentials import ASEPotential, LennardJones, Potential, SecondMomentMetals
+from actionlearn.potentials import ASEPotential, LennardJones, Potential, SecondMomentMetals, packages
 from actionlearn.potentials.lennard_jones import NOBLE_GASES
 from actionlearn.units import GRAM_PER_CM3
 
@@ -235,19 +235,6 @@ def _emt(atoms: ase.Atoms) -> Potential:
     return ASEPotential(EMT)
 
 
-def _gfn2_xtb(atoms: ase.Atoms) -> Potential:
-    return ASEPotential(_gfn2_calculator)
-
-
-def _gfn2_calculator() -> Any:
-    try:
-        from tblite.ase import TBLite
-    except ImportError as error:
-        raise InvalidInput("gfn2-xtb needs tblite: pip install 'actionlearn[xtb]'") from error
-    # the default accuracy leaves steps in the forces that show up as heating
-    return TBLite(method="GFN2-xTB", accuracy=0.1, verbosity=0)
-
-
 def _from_file(path: Path, atoms: ase.Atoms) -> Potential:
     if not path.is_file():
         raise InvalidInput(f"there is no file {path} to take a potential from: train one, or name another")
@@ -298,5 +285,6 @@ _POTENTIALS: dict[str, Callable[[ase.Atoms], Potential]] = {
     "lj": _lennard_jones,
     "water-spcfw": _flexible_water,
     "emt": _emt,
-    "gfn2-xtb": _gfn2_xtb,
+    "gfn2-xtb": lambda atoms: ASEPotential(packages.gfn2_xtb),
+    "so3lr": lambda atoms: ASEPotential(packages.so3lr),
 }

@@ -172,3 +172,19 @@ def test_single_precision_stays_single():
     state = PhaseState.from_atoms(copper(), dtype=torch.float32)
     potential = ASEPotential(EMT())
     assert potential.energy(state).dtype == potential.forces(state).dtype == torch.float32
+
+
+def test_a_calculator_that_differentiates_works_where_gradients_are_off():
+    class Torch(Calculator):
+        implemented_properties = ("energy", "forces")
+
+        def calculate(self, atoms, properties, system_changes):
+            q = torch.tensor(atoms.positions, requires_grad=True)
+            energy = q.square().sum()
+            energy.backward()
+            self.results = {"energy": energy.item(), "forces": -q.grad.numpy()}
+
+    state = PhaseState.from_atoms(molecule("H2O"))
+    for mode in (torch.no_grad, torch.inference_mode):
+        with mode():
+            assert torch.equal(ASEPotential(Torch()).forces(state), -2.0 * state.positions)

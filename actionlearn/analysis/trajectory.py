@@ -73,3 +73,7 @@ class Trajectory:
     def __len__(self) -> int:
         """Number of frames."""
         return len(self.positions)
+
+    def part(self, frames: slice) -> Trajectory:
+        """Some of the frames, one after the other."""
+        return dataclasses.replace(self, positions=self.positions[frames], momenta=self.momenta[frames])

@@ -35,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for the results")
     parser.add_argument("--temperature", type=float, nargs="+", metavar="K", help="temperatures (those held out)")
     parser.add_argument("--ps", type=float, default=20.0, metavar="PS", help="length of each run")
+    parser.add_argument("--reference-ps", type=float, metavar="PS", help="length of each run of Verlet (as long)")
     parser.add_argument("--base", metavar="NAME", help="base potential (that of the data)")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="seed of all random numbers")
 
@@ -59,6 +60,7 @@ def run(args: argparse.Namespace) -> None:
         output,
         temperatures_K=args.temperature or sorted({s.temperature_K for s in chosen}),
         ps=args.ps,
+        reference_ps=args.reference_ps,
         seed=args.seed,
         made_for={
             "model": sha256(Path(args.model)),

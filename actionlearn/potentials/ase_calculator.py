@@ -124,7 +124,8 @@ class ASEPotential:
         """Run one query of the calculator; whatever goes wrong is named."""
         ask = getattr(self.calculator, getter)
         try:
-            answer = np.asarray(ask(atoms), dtype=float)
+            with torch.inference_mode(False), torch.enable_grad():  # many differentiate a network of their own
+                answer = np.asarray(ask(atoms), dtype=float)
         except NotImplementedError as error:
             raise UnsupportedSystem(f"{self.name} cannot do this for {_describe(atoms, system)}: {error}") from error
         except Exception as error:

@@ -74,6 +74,7 @@ def validate(
     *,
     temperatures_K: Sequence[float],
     ps: float,
+    reference_ps: float | None = None,
     seed: int = 0,
     made_for: Mapping[str, Any] | None = None,
     limits: Limits | None = None,
@@ -81,26 +82,34 @@ def validate(
 ) -> Validation:
     """Measure a map on stretches that it has not seen.
 
-    Results of each temperature are kept in `output` and taken from there when called again; `made_for` says what
-    they belong to besides temperature, length and seed, such as checksums.
+    Verlet on the base potential runs as long, or for `reference_ps` where that is expensive: distributions and spectra
+    are then compared over that time. Results of each temperature are kept in `output` and taken from there when called
+    again; `made_for` says what they belong to besides temperature, length and seed, such as checksums.
     """
     for T in temperatures_K:
         if not 0 < T < math.inf:
             raise InvalidInput(f"temperatures must be positive numbers of kelvin, not {T}")
-    shortest = FEWEST_FRAMES * model.step_fs / 1000.0
-    if not shortest <= ps < math.inf:
-        raise InvalidInput(f"ps must be at least {shortest:g}, {FEWEST_FRAMES} steps, not {ps:g}: run longer")
+    shortest, longest = FEWEST_FRAMES * model.step_fs / 1000.0, math.inf
+    for name, length in (("ps", ps), ("reference_ps", ps if reference_ps is None else reference_ps)):
+        if not shortest <= length <= longest or length == math.inf:
+            raise InvalidInput(
+                f"{name} must be at least {shortest:g}, {FEWEST_FRAMES} steps, and reference_ps no longer than ps, "
+                f"not {length:g}"
+            )
+        longest = ps
     writable_folder(output)
     span = model.step_fs
     if model.kind == "potential":  # whose steps may be shorter than the time between two frames
         span *= max(math.ceil(max(s.interval_fs for s in stretches) / span - 1e-9), 1)
     data = Dataset(stretches, step_fs=span)
-    total = 2.0 * ps * len(temperatures_K)
+    reference_ps = ps if reference_ps is None else reference_ps
+    total = (ps + reference_ps) * len(temperatures_K)
     rows = []
     with Progress("validating", total, shown=progress) as bar:
         for T in sorted(set(temperatures_K)):
             path = output / f"{T:g}K.json"
             about = {"format": FORMAT, "version": metadata.version("actionlearn"), "ps": ps, "seed": seed}
+            about |= {} if reference_ps == ps else {"reference_ps": reference_ps}
             about = {**about, **(made_for or {})}
             if path.exists():
                 kept = read_json(path)
@@ -109,10 +118,12 @@ def validate(
                         f"{path} holds another validation (model, data, length or seed differ): "
                         "choose another output folder, or delete it"
                     )
-                bar.advance(2.0 * ps)
+                bar.advance(ps + reference_ps)
             else:
                 advance = functools.partial(bar.advance, note=f"{T:g} K")
-                row = at_temperature(model, base, stretches, T, ps=ps, seed=seed, advance=advance)
+                row = at_temperature(
+                    model, base, stretches, T, ps=ps, reference_ps=reference_ps, seed=seed, advance=advance
+                )
                 kept = {"made_for": about, "result": row}
                 write_json(path, kept)
             rows.append(kept["result"])
@@ -150,6 +161,7 @@ def at_temperature(
     temperature_K: float,
     *,
     ps: float,
+    reference_ps: float | None = None,
     seed: int = 0,
     advance: Callable[[float], None] | None = None,
 ) -> dict[str, Any]:
@@ -158,7 +170,8 @@ def at_temperature(
     state, dt = start_at(base, stretches, temperature_K, seed)
     run = roll_out(model, base, state, ps=ps, advance=advance)
     dt = model.step_fs / math.ceil(model.step_fs / dt - 1e-9)  # the base step, or what of it divides the long one
-    reference = roll_out(Verlet(base, step_fs=dt), base, state, ps=ps, interval_fs=model.step_fs, advance=advance)
+    verlet, length = Verlet(base, step_fs=dt), ps if reference_ps is None else reference_ps
+    reference = roll_out(verlet, base, state, ps=length, interval_fs=model.step_fs, advance=advance)
     found: dict[str, Any] = {"temperature_K": temperature_K, **_of_run(run), "reference": _of_run(reference)}
     found["reference"]["step_fs"] = dt
     series: dict[str, Any] = {
@@ -167,7 +180,8 @@ def at_temperature(
         "reference_energies": _list(reference.per_atom_meV),
     }
     if run.failure is None and reference.failure is None:
-        _compare(run.trajectory, reference.trajectory, found, series)
+        together = slice(0, len(reference.trajectory))
+        _compare(run.trajectory.part(together), reference.trajectory, found, series)
     return {**found, "series": series}
 
 
@@ -244,9 +258,8 @@ def _mean_frequency(trajectory: Trajectory, blocks: int = 5) -> tuple[float, flo
     length = len(trajectory) // blocks
     means = []
     for k in range(blocks):
-        part = slice(k * length, (k + 1) * length)
-        cut = dataclasses.replace(trajectory, positions=trajectory.positions[part], momenta=trajectory.momenta[part])
-        means.append(velocity_spectrum(cut, blocks=3).mean_per_cm())
+        part = trajectory.part(slice(k * length, (k + 1) * length))
+        means.append(velocity_spectrum(part, blocks=3).mean_per_cm())
     mean, error = mean_and_error(means, blocks)
     return float(mean), float(error)
 

@@ -1,0 +1,289 @@
+"""From a base potential to a validated long-step map: what every recipe of this folder does with its own numbers.
+
+A recipe is data; `main` runs the three commands that a user would type, `actionlearn sample`, `train` and `validate`,
+then weighs the long step against velocity Verlet on the base potential and writes one row, `result.json`. Every command
+goes on where it was stopped.
+
+Velocity Verlet is taken at the longest of its acceptable steps Δt, of two kinds. *Usual*: with ω the fastest frequency
+and T the period that 99.9 % of the velocity spectrum does not fall below,
+
+    Δt = min(T/10, Δt₁₀),      ω (ω Δt₁₀)²/24 = 10 cm⁻¹
+
+the step that leaves ten steps in a period and shifts the fastest line by no more than 10 cm⁻¹. *Matched*: the step at
+which Verlet's error in the momenta, over the same long step from the same held-out states, is that of the map.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import math
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ase
+import ase.io
+import torch
+
+import actionlearn as al
+from actionlearn import checkpoint, cli, systems
+from actionlearn.dataset import Dataset
+from actionlearn.files import write_json
+from actionlearn.losses import step_errors
+from actionlearn.potentials import ASEPotential
+from actionlearn.validation import held_out
+
+PER_CM_PER_FS = 1e-15 * 2.0 * math.pi * 2.99792458e10
+"""Angular frequency in rad/fs of one wavenumber."""
+
+SHIFT_PER_CM, STEPS_A_PERIOD = 10.0, 10.0
+STEPS = 4
+"""Long steps that are timed together: the last kick of one is the first of the next."""
+
+KEEP = Path(__file__).parent / "results"
+MODELS = Path(__file__).parent.parent / "data" / "models"
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """A system, its potential, and how much of everything.
+
+    `potential` is a name as `actionlearn sample --potential` takes it; `atoms` makes the structure. The network's
+    options and those of training are the options of `actionlearn train` by their names.
+    """
+
+    name: str
+    atoms: Callable[[], ase.Atoms]
+    potential: str
+    step_fs: float
+    stages: int
+    base_step_fs: float
+    record_every: int
+    temperatures_K: tuple[float, ...]
+    stretches: int
+    frames: int
+    thermostat_ps: float = 0.5
+    decorrelate_ps: float = 0.1
+    friction_per_ps: float = 20.0
+    kind: str = "discrete"
+    train: dict[str, Any] = dataclasses.field(default_factory=dict)
+    validate_K: tuple[float, ...] = (300.0,)
+    ps: float = 20.0
+    reference_ps: float = 5.0
+
+    def quick(self) -> Recipe:
+        """So little of it that it shows no more than that everything works."""
+        return dataclasses.replace(
+            self,
+            base_step_fs=2.0 * self.base_step_fs,
+            record_every=max(self.record_every // 2, 1),
+            temperatures_K=self.temperatures_K[:1],
+            stretches=3,
+            frames=13,
+            thermostat_ps=0.02,
+            decorrelate_ps=0.01,
+            train={**self.train, "updates": 20, "learning_rate": 2e-4},
+            validate_K=self.validate_K[:1],
+            ps=0.1 * self.step_fs,
+            reference_ps=0.1 * self.step_fs,
+        )
+
+
+def main(recipe: Recipe) -> None:
+    """Run a recipe as its script was asked to."""
+    parser = argparse.ArgumentParser(description=sys.modules["__main__"].__doc__)
+    parser.add_argument("--quick", action="store_true", help="a minute of it, to see that everything works")
+    parser.add_argument("--output", type=Path, help="folder for what is made (out/examples/NAME)")
+    parser.add_argument("--processes", type=int, default=2, metavar="N", help="processes that sample")
+    parser.add_argument(
+        "--keep", action="store_true", help="copy the row and the model to where this project keeps them"
+    )
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    output = args.output or Path("out") / "examples" / (recipe.name + ("-quick" if args.quick else ""))
+    row = run(recipe.quick() if args.quick else recipe, output, args.processes)
+    print(table([row]))
+    if args.keep:
+        write_json(KEEP / f"{recipe.name}.json", row)
+        (MODELS / f"{recipe.name}.pt").write_bytes((output / "model.pt").read_bytes())
+
+
+def run(recipe: Recipe, output: Path, processes: int) -> dict[str, Any]:
+    """Sample, train, validate, and weigh the costs; the row of the table."""
+    output.mkdir(parents=True, exist_ok=True)
+    structure, data, model, found = (output / n for n in ("structure.xyz", "reference", "model.pt", "validation"))
+    atoms = recipe.atoms()
+    ase.io.write(structure, atoms)
+    options = {"potential": recipe.potential, "temperature": recipe.temperatures_K, "step-fs": recipe.base_step_fs}
+    options |= {"record-every": recipe.record_every, "stretches": recipe.stretches, "frames": recipe.frames}
+    options |= {"equilibrate-ps": recipe.thermostat_ps, "decorrelate-ps": recipe.decorrelate_ps}
+    options |= {"friction-per-ps": recipe.friction_per_ps, "processes": processes, "output": data}
+    _command("sample", [structure], options)
+    if not model.exists() or model.with_name("model.pt.state").exists():
+        options = {"kind": recipe.kind, "stages": recipe.stages, "step-fs": recipe.step_fs, **recipe.train}
+        _command("train", [data], options | {"output": model})
+    options = {"temperature": recipe.validate_K, "ps": recipe.ps, "reference-ps": recipe.reference_ps}
+    _command("validate", [model, data], options | {"output": found})
+    row = weigh(recipe, model, data, json.loads((found / "validation.json").read_text()))
+    write_json(output / "result.json", row)
+    return row
+
+
+def _command(verb: str, files: list[Path], options: dict[str, Any]) -> None:
+    """What a user would type, shown and done."""
+    words = [verb, *map(str, files)]
+    for name, value in options.items():
+        values = value if isinstance(value, tuple) else (value,)
+        words += [f"--{name.replace('_', '-')}", *(f"{v:g}" if isinstance(v, float) else str(v) for v in values)]
+    print("\n$ actionlearn " + " ".join(words), flush=True)
+    status = cli.main(words)
+    if status:
+        sys.exit(status)
+
+
+# --- the long step against Verlet -------------------------------------------------------------------
+
+
+def weigh(recipe: Recipe, path: Path, folder: Path, validation: dict[str, Any]) -> dict[str, Any]:
+    """Everything about one recipe as one row of plain numbers."""
+    data = al.ReferenceSet.open(folder)
+    base, report = systems.potential(recipe.potential, recipe.atoms()), checkpoint.read(path)["report"]
+    model = checkpoint.load_map(path, base=base if recipe.kind == "corrected" else None)
+    test = Dataset(held_out(list(data), report), step_fs=recipe.step_fs)
+    usual = usual_step_fs(max(entry["omega_max_per_fs"] for entry in data.manifest["stretches"]))
+    substeps = math.ceil(recipe.step_fs / usual)
+    windows = 12  # of Verlet, which calls the base potential
+    error = step_errors(Repeated(al.Verlet(base, step_fs=recipe.step_fs / substeps), substeps), test, windows=windows)
+    matched = matched_step_fs(recipe, validation["one_step"]["momentum"], error.momentum, substeps)
+    base_ms, step_ms = costs_ms(base, model, test.stretches[0].state(0))
+    run = validation["temperatures"][-1]
+    return {
+        "name": recipe.name,
+        "potential": recipe.potential,
+        "atoms": int(test.stretches[0].system.n_atoms),
+        "kind": recipe.kind,
+        "stages": recipe.stages,
+        "step_fs": recipe.step_fs,
+        "base_call_ms": base_ms,
+        "verlet_step_fs": usual,
+        "verlet_error": error.momentum * (usual * substeps / recipe.step_fs) ** 2,
+        "verlet_matched_step_fs": matched,
+        "base_ms_per_fs": base_ms / usual,
+        "model_ms_per_step": step_ms,
+        "model_ms_per_fs": step_ms / recipe.step_fs,
+        "speed_up": (base_ms / usual) / (step_ms / recipe.step_fs),
+        "speed_up_matched": (base_ms / matched) / (step_ms / recipe.step_fs),
+        "base_calls_for_training": base_calls(recipe),
+        "training_seconds": report["seconds"],
+        "updates": report["updates"],
+        "position_error": validation["one_step"]["position"],
+        "momentum_error": validation["one_step"]["momentum"],
+        **{name: run.get(name) for name in ("temperature_K", "ps", "failure", "drift", "drift_error")},
+        **{name: run.get(name) for name in ("species", "temperatures_K", "temperature_errors_K", "p_value")},
+        **{name: run.get(name) for name in ("radial_excess", "spectrum_excess", "spectrum")},
+        "reference": run["reference"],
+        "verdict": validation["verdict"]["text"],
+        "reasons": validation["verdict"]["reasons"],
+        "made_with": {"torch": torch.__version__, "package": al.__version__, "threads": torch.get_num_threads()},
+    }
+
+
+class Repeated(torch.nn.Module):
+    """A map that takes n steps at a time."""
+
+    def __init__(self, step: Any, n: int) -> None:
+        """Steps of one map."""
+        super().__init__()
+        self.one, self.n, self.kind = step, n, step.kind
+
+    def step(self, state: al.PhaseState) -> al.PhaseState:
+        """Take them."""
+        return self.one.step(state, self.n)
+
+
+def usual_step_fs(omega_per_fs: float) -> float:
+    """Ten steps in the fastest period, and its line within 10 cm⁻¹."""
+    shift = math.sqrt(24.0 * SHIFT_PER_CM * PER_CM_PER_FS / omega_per_fs**3)
+    return min(2.0 * math.pi / (STEPS_A_PERIOD * omega_per_fs), shift)
+
+
+def matched_step_fs(recipe: Recipe, learned: float, verlet: float, substeps: int) -> float:
+    """The step at which Verlet is as wrong as the map; both inherit what the base step gets wrong, as Δt² too."""
+    dt, dt0 = recipe.step_fs / substeps, recipe.base_step_fs
+    if dt <= dt0:
+        return dt0
+    return math.sqrt(dt0**2 + (dt**2 - dt0**2) * learned / verlet)
+
+
+def base_calls(recipe: Recipe) -> int:
+    """Force calls that sampling took."""
+    thermostat = 2 * recipe.thermostat_ps + recipe.stretches * recipe.decorrelate_ps
+    steps = 1000.0 * thermostat / recipe.base_step_fs + recipe.stretches * (recipe.frames - 1) * recipe.record_every
+    return round(len(recipe.temperatures_K) * steps)
+
+
+def costs_ms(base: Any, model: Any, state: al.PhaseState, rounds: int = 9) -> tuple[float, float]:
+    """A force call and a long step, taken in turns so that a busy machine slows both: medians, ms.
+
+    Steps follow each other as in a run. A calculator is called as ASE would, without what this package adds.
+    """
+    atoms, generator = state.to_atoms(), torch.Generator().manual_seed(0)
+    calls, steps, now = [], [], state
+    with torch.no_grad():
+        for _ in range(rounds + 1):
+            shift = 1e-3 * torch.randn(state.positions.shape, generator=generator, dtype=state.positions.dtype)
+            atoms.positions = (state.positions + shift).numpy()
+            moved = state.moved(state.positions + shift, state.momenta)
+            begun = time.perf_counter()
+            base.calculator.get_forces(atoms) if isinstance(base, ASEPotential) else base.forces(moved)
+            between = time.perf_counter()
+            now = model.step(now, STEPS)
+            calls.append(1e3 * (between - begun))
+            steps.append(1e3 * (time.perf_counter() - between) / STEPS)
+    return statistics.median(calls[1:]), statistics.median(steps[1:])
+
+
+# --- the table --------------------------------------------------------------------------------------
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Rows as text: Markdown, so that pages can hold it."""
+    columns = {
+        "recipe": lambda r: r["name"],
+        "potential": lambda r: r["potential"],
+        "atoms": lambda r: f"{r['atoms']}",
+        "map": lambda r: f"{r['kind']}, s = {r['stages']}, {r['step_fs']:g} fs",
+        "call, ms": lambda r: f"{r['base_call_ms']:.3g}",
+        "Verlet's step: usual, matched, fs": lambda r: f"{r['verlet_step_fs']:.2g}, {r['verlet_matched_step_fs']:.2g}",
+        "base, ms/fs": lambda r: f"{r['base_ms_per_fs']:.3g}",
+        "map, ms/fs": lambda r: f"{r['model_ms_per_fs']:.3g}",
+        "speed-up: usual, matched": lambda r: f"**{r['speed_up']:.2g}**, {r['speed_up_matched']:.2g}",
+        "Δq, Δp": lambda r: f"{100 * r['position_error']:.2g}, {100 * r['momentum_error']:.2g} %",
+        "drift, meV/atom/ps": _drift,
+        "temperatures, K": _temperatures,
+        "verdict": lambda r: r["verdict"],
+    }
+    lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
+    return "\n".join(lines + ["| " + " | ".join(show(row) for show in columns.values()) + " |" for row in rows])
+
+
+def _drift(row: dict[str, Any]) -> str:
+    if row["failure"] is not None:
+        return row["failure"]
+    return f"{row['drift']:+.3f} ± {row['drift_error']:.3f} ({row['ps']:.3g} ps)"
+
+
+def _temperatures(row: dict[str, Any]) -> str:
+    if row["failure"] is not None:
+        return "-"
+    pairs = zip(row["species"], row["temperatures_K"], row["temperature_errors_K"], strict=True)
+    return ", ".join(f"{symbol} {T:.0f} ± {error:.0f}" for symbol, T, error in pairs)
+
+
+if __name__ == "__main__":
+    print(table([json.loads(path.read_text()) for path in sorted(KEEP.glob("*.json"))]))
