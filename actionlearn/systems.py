@@ -72,7 +72,7 @@ def default_potential(name: str) -> str:
 def structure_names() -> list[str]:
     """The built-in systems; <N> stands for a number of atoms, or of molecules for water."""
     metals = [f"{symbol.lower()}<N>" for symbol in LATTICE_CONSTANTS]
-    return ["cuau<N>", "cuau<N>-ordered", *metals, "ethanol", "water<N>", "lj<N>"]
+    return ["cuau<N>", "cuau<N>-ordered", *metals, "ethanol", "dipeptide", "water<N>", "lj<N>"]
 
 
 def _cells_per_side(match: re.Match[str], per_cell: int = 4) -> int:
@@ -108,6 +108,21 @@ def _ordered_cuau(match: re.Match[str], seed: int) -> ase.Atoms:
 
 def _ethanol(match: re.Match[str], seed: int) -> ase.Atoms:
     return molecule("CH3CH2OH")
+
+
+def _dipeptide(match: re.Match[str], seed: int) -> ase.Atoms:
+    """Alanine between an acetyl and an N-methyl group, extended, from ideal bonds and angles, close to its minimum."""
+    return ase.Atoms(
+        "HCHHCONHCHCHHHCONHCHHH",
+        positions=[
+            *((2.000, 1.000, 0.000), (2.000, 2.090, 0.000), (1.486, 2.454, 0.890), (1.486, 2.454, -0.890)),
+            *((3.427, 2.641, 0.000), (4.391, 1.877, 0.000), (3.555, 3.970, 0.000), (2.733, 4.556, 0.000)),
+            *((4.853, 4.614, 0.000), (5.408, 4.316, 0.890), (5.661, 4.221, -1.232), (5.123, 4.521, -2.131)),
+            *((6.630, 4.719, -1.206), (5.809, 3.141, -1.241), (4.713, 6.129, 0.000), (3.601, 6.653, 0.000)),
+            *((5.846, 6.835, 0.000), (6.737, 6.359, 0.000), (5.846, 8.284, 0.000), (4.819, 8.648, 0.000)),
+            *((6.360, 8.648, 0.890), (6.360, 8.648, -0.890)),
+        ],
+    )
 
 
 def _cluster(match: re.Match[str], seed: int) -> ase.Atoms:
@@ -181,6 +196,7 @@ _STRUCTURES: dict[str, tuple[Callable[[re.Match[str], int], ase.Atoms], str]] = 
     r"cuau(?P<count>\d+)-ordered": (_ordered_cuau, "metals"),
     rf"(?P<symbol>{'|'.join(LATTICE_CONSTANTS).lower()})(?P<count>\d+)": (_metal, "metals"),
     r"ethanol": (_ethanol, "gfn2-xtb"),
+    r"dipeptide": (_dipeptide, "gfn2-xtb"),
     r"water(?P<count>\d+)": (_water, "water-spcfw"),
     r"lj(?P<count>\d+)": (_cluster, "lj"),
 }

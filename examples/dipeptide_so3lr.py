@@ -1,0 +1,24 @@
+"""Alanine dipeptide on SO3LR, a neural force field of biomolecules: long steps of 4 fs. See dipeptide_so3lr.md."""
+
+from recipe import Recipe, main
+
+from actionlearn import systems
+
+RECIPE = Recipe(
+    name="dipeptide-so3lr",
+    atoms=lambda: systems.structure("dipeptide"),
+    potential="so3lr",
+    step_fs=4.0,
+    stages=4,
+    base_step_fs=0.25,
+    record_every=4,
+    temperatures_K=(300.0, 450.0),
+    stretches=24,
+    frames=61,
+    thermostat_ps=0.3,
+    decorrelate_ps=0.06,
+    train={"updates": 2000, "layers": 2, "channels": 16, "learning_rate": 0.015, "batch_atoms": 288},
+)
+
+if __name__ == "__main__":
+    main(RECIPE)

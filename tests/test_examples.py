@@ -1,0 +1,77 @@
+"""The recipes in their quick mode where what they need is installed, and what they are weighed by."""
+
+import importlib
+import importlib.util
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+EXAMPLES = ROOT / "examples"
+
+#: Script: the package it needs besides those of this one.
+NEEDS = {
+    "ethanol_so3lr": "so3krates_torch",
+    "dipeptide_so3lr": "so3krates_torch",
+    "dipeptide_gfn2": "tblite",
+    "ethanol_gfn2": "tblite",
+}
+
+
+@pytest.fixture
+def recipe(monkeypatch):
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    return importlib.import_module("recipe")
+
+
+def test_every_script_is_tested_and_has_its_page():
+    scripts = {path.stem for path in EXAMPLES.glob("*.py")} - {"recipe"}
+    assert scripts == set(NEEDS)
+    for name in scripts:
+        page = (EXAMPLES / f"{name}.md").read_text()
+        assert f"python examples/{name}.py" in page, f"{name}.md does not say how to run it"
+
+
+@pytest.mark.physics
+@pytest.mark.parametrize("name", sorted(NEEDS))
+def test_a_recipe_runs_from_end_to_end(name, tmp_path):
+    if NEEDS[name] and importlib.util.find_spec(NEEDS[name]) is None:
+        pytest.skip(f"{NEEDS[name]} is not installed")
+    words = [sys.executable, str(EXAMPLES / f"{name}.py"), "--quick", "--processes", "1", "--output", str(tmp_path)]
+    done = subprocess.run(
+        words, capture_output=True, text=True, timeout=280, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    row = json.loads((tmp_path / "result.json").read_text())
+    assert row["verdict"] in done.stdout and row["model_ms_per_step"] > 0 and row["base_call_ms"] > 0
+    for verb in ("sample", "train", "validate"):
+        assert f"$ actionlearn {verb} " in done.stdout
+
+
+def test_the_usual_step_of_verlet(recipe):
+    fast = 3600.0 * recipe.PER_CM_PER_FS  # O-H: the shift of the line decides
+    assert recipe.usual_step_fs(fast) ** 2 * fast**3 / 24.0 == pytest.approx(10.0 * recipe.PER_CM_PER_FS)
+    slow = 300.0 * recipe.PER_CM_PER_FS  # a metal: ten steps a period decide
+    assert recipe.usual_step_fs(slow) == pytest.approx(2.0 * math.pi / (10.0 * slow))
+    assert 2.0 * math.pi / (3600.0 * recipe.PER_CM_PER_FS) == pytest.approx(9.27, abs=0.01)  # fs
+
+
+def test_the_matched_step_allows_for_the_error_of_the_data(recipe):
+    about = importlib.import_module("ethanol_so3lr").RECIPE  # 4 fs, from a base step of 0.25 fs
+    dt, dt0, c = 0.5, 0.25, 0.04
+    seen = c * (dt**2 - dt0**2)  # the error of Verlet against data that are wrong themselves
+    for learned in (0.0, 0.003, 0.02):
+        step = recipe.matched_step_fs(about, learned, seen, 8)
+        assert c * (step**2 - dt0**2) == pytest.approx(learned)
+    assert recipe.matched_step_fs(about, 0.01, 0.0, 16) == dt0
+
+
+def test_results_that_are_kept_can_be_shown(recipe):
+    rows = [json.loads(path.read_text()) for path in recipe.KEEP.glob("*.json")]
+    lines = recipe.table(rows).splitlines()
+    assert len(lines) == 2 + len(rows) and len({line.count("|") for line in lines}) == 1
