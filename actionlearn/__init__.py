@@ -1,6 +1,18 @@
 """actionlearn: molecular dynamics with long steps taken from a learned mechanical action."""
 
-from actionlearn import advice, analysis, correction, dipoles, dynamics, flows, potentials, schemes, structure, units
+from actionlearn import (
+    advice,
+    analysis,
+    correction,
+    dipoles,
+    dynamics,
+    flows,
+    gdml,
+    potentials,
+    schemes,
+    structure,
+    units,
+)
 from actionlearn.checkpoint import load, save
 from actionlearn.dataset import Dataset
 from actionlearn.dynamics import simulate
@@ -77,6 +89,7 @@ __all__ = [
     "estimate_symplectic_defect",
     "find_edges",
     "flows",
+    "gdml",
     "load",
     "momentum_drift",
     "potentials",

@@ -28,6 +28,7 @@ FLOORS = {
     "maps": 2,
     "reference": 3,
     "dataset": 3,
+    "gdml": 3,
     "losses": 3,
     "optimiser": 3,
     "hamilton_jacobi": 3,
