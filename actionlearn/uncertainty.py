@@ -70,11 +70,20 @@ class Uncertainty:
     def of(cls, model: Any) -> Uncertainty | None:
         """What a trained map's report holds, None for a map without."""
         kept = (getattr(model, "report", None) or {}).get("uncertainty")
-        return None if kept is None else cls(model, kept["mean"], kept["whitening"])
+        if kept is None:
+            return None
+        mean, whitening = kept["mean"], kept["whitening"]
+        if whitening.ndim == 2:  # older checkpoints keep the zeros as well
+            n_species, D = mean.shape
+            rows, columns = torch.tril_indices(D, D)
+            packed, whitening = whitening, whitening.new_zeros(n_species, D, D)
+            whitening[:, rows, columns] = packed
+        return cls(model, mean, whitening)
 
     def tensors(self) -> dict[str, Tensor]:
-        """What a checkpoint keeps, in single precision."""
-        return {"mean": self.mean.float(), "whitening": self.whitening.float()}
+        """What a checkpoint keeps, in single precision: of triangles what is not zero."""
+        rows, columns = torch.tril_indices(*self.whitening.shape[1:]).unbind()
+        return {"mean": self.mean.float(), "whitening": self.whitening[:, rows, columns].float()}
 
     @torch.no_grad()
     def __call__(self, state: PhaseState) -> Tensor:

@@ -36,6 +36,7 @@ from actionlearn.dataset import Dataset
 from actionlearn.files import write_json
 from actionlearn.losses import step_errors
 from actionlearn.potentials import ASEPotential
+from actionlearn.reference.stretch import write_stretch
 from actionlearn.validation import held_out
 
 PER_CM_PER_FS = 1e-15 * 2.0 * math.pi * 2.99792458e10
@@ -45,8 +46,7 @@ SHIFT_PER_CM, STEPS_A_PERIOD = 10.0, 10.0
 STEPS = 4
 """Long steps that are timed together: the last kick of one is the first of the next."""
 
-KEEP = Path(__file__).parent / "results"
-MODELS = Path(__file__).parent.parent / "data" / "models"
+KEPT = Path(__file__).parent / "kept"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,17 +100,23 @@ def main(recipe: Recipe) -> None:
     parser.add_argument("--quick", action="store_true", help="as little of it as shows that everything works")
     parser.add_argument("--output", type=Path, help="folder for what is made (out/examples/NAME)")
     parser.add_argument("--processes", type=int, default=2, metavar="N", help="processes that sample")
-    parser.add_argument(
-        "--keep", action="store_true", help="copy the row and the model to where this project keeps them"
-    )
+    parser.add_argument("--keep", action="store_true", help="copy row and model to examples/kept")
     args = parser.parse_args()
     torch.set_num_threads(1)
     output = args.output or Path("out") / "examples" / (recipe.name + ("-quick" if args.quick else ""))
     row = run(recipe.quick() if args.quick else recipe, output, args.processes)
     print(table([row]))
     if args.keep:
-        write_json(KEEP / f"{recipe.name}.json", row)
-        (MODELS / f"{recipe.name}.pt").write_bytes((output / "model.pt").read_bytes())
+        keep(recipe, output, row)
+
+
+def keep(recipe: Recipe, output: Path, row: dict[str, Any]) -> None:
+    """Row, model, and a stretch it has not seen, into the folder of those that come with this project."""
+    KEPT.mkdir(exist_ok=True)
+    write_json(KEPT / f"{recipe.name}.json", row)
+    (KEPT / f"{recipe.name}.pt").write_bytes((output / "model.pt").read_bytes())
+    unseen = held_out(list(al.ReferenceSet.open(output / "reference")), checkpoint.read(output / "model.pt")["report"])
+    write_stretch(KEPT / f"{recipe.name}.npz", unseen[-1], single=True)
 
 
 def run(recipe: Recipe, output: Path, processes: int) -> dict[str, Any]:
@@ -287,4 +293,4 @@ def _temperatures(row: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    print(table([json.loads(path.read_text()) for path in sorted(KEEP.glob("*.json"))]))
+    print(table([json.loads(path.read_text()) for path in sorted(KEPT.glob("*.json"))]))

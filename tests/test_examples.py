@@ -10,6 +10,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+import actionlearn as al
+from actionlearn.dataset import Dataset
+from actionlearn.losses import step_errors
+from actionlearn.reference.stretch import read_stretch
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
@@ -72,6 +78,18 @@ def test_the_matched_step_allows_for_the_error_of_the_data(recipe):
 
 
 def test_results_that_are_kept_can_be_shown(recipe):
-    rows = [json.loads(path.read_text()) for path in recipe.KEEP.glob("*.json")]
+    rows = [json.loads(path.read_text()) for path in recipe.KEPT.glob("*.json")]
     lines = recipe.table(rows).splitlines()
-    assert len(lines) == 2 + len(rows) and len({line.count("|") for line in lines}) == 1
+    assert rows and len(lines) == 2 + len(rows) and len({line.count("|") for line in lines}) == 1
+
+
+@pytest.mark.parametrize("path", sorted((EXAMPLES / "kept").glob("*.json")), ids=lambda path: path.stem)
+def test_kept_models_do_what_their_row_says(path):
+    row, stretch = json.loads(path.read_text()), read_stretch(path.with_suffix(".npz"))
+    if row["kind"] == "corrected":
+        pytest.skip("calls its base potential")
+    model = al.load(path.with_suffix(".pt"))
+    errors = step_errors(model, Dataset([stretch], step_fs=row["step_fs"]), windows=12)
+    assert errors.momentum < 1.7 * row["momentum_error"] and errors.position < 1.7 * row["position_error"]
+    state = stretch.state(0).to(torch.float64)
+    assert al.reversal_error(model, state, n=10) < 1e-10 and al.momentum_drift(model, state, n=10) < 1e-12
