@@ -17,6 +17,7 @@ from actionlearn.checkpoint import load, save
 from actionlearn.dataset import Dataset
 from actionlearn.dynamics import simulate
 from actionlearn.maps import (
+    Committee,
     CorrectedVerlet,
     DirectPredictor,
     DiscreteAction,
@@ -55,6 +56,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AtomicMoments",
     "Blueprint",
+    "Committee",
     "CorrectedVerlet",
     "Dataset",
     "DipoleModel",

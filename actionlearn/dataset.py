@@ -260,6 +260,8 @@ def _stride(stretch: Stretch, step_fs: float, length: int) -> int:
     """Recorded intervals per long step, 0 for single frames."""
     if length == 1:
         return 0
+    if len(stretch) == 1:
+        raise InvalidInput(f"{stretch.name} is a single frame, which holds no motion: train potentials on it")
     stride = round(step_fs / stretch.interval_fs)
     if stride < 1 or abs(stride * stretch.interval_fs - step_fs) > 1e-6 * step_fs:
         raise InvalidInput(

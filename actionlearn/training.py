@@ -20,7 +20,7 @@ from actionlearn.files import write_atomically
 from actionlearn.hamilton_jacobi import force_scales, hamilton_jacobi_loss
 from actionlearn.heating import STEPS, heating
 from actionlearn.losses import StepErrors, force_loss, look_around, map_loss, window_length
-from actionlearn.maps.blueprint import Blueprint, learned_part, network_of
+from actionlearn.maps.blueprint import Blueprint, learned_part, network_of, networks_of
 from actionlearn.optimiser import Preconditioned
 from actionlearn.parallel import Ranks
 from actionlearn.potentials.borrowed import BorrowedDerivatives, has_derivatives
@@ -87,7 +87,8 @@ class Trainer:
         self.average = blueprint.build(base)  # float64, averaged weights
         calibration = training.windows(training.even(16)).frames
         if start is None:
-            network_of(self.average).calibrate(calibration)
+            for network in networks_of(self.average):
+                network.calibrate(calibration)
         else:
             self._take_over(start)
         self._borrowed = None
@@ -184,6 +185,8 @@ class Trainer:
 
     def _loss(self, windows: Windows, step_fs: float, temperatures_K: list[float]) -> Tensor:
         """What an update makes small."""
+        if self.blueprint.kind == "potential":
+            return torch.stack([force_loss(one, windows, step_fs) for one in self.model.potential.members]).mean()
         if self._matching_forces():
             return force_loss(self._shared_potential, windows, step_fs)
         if self.blueprint.kind == "direct" and self.updates % 2:
@@ -292,8 +295,6 @@ class Trainer:
         self.average.potential.fit_constants(states, energies)
 
     def _matching_forces(self) -> bool:
-        if self.blueprint.kind == "potential":
-            return True
         return self.blueprint.kind in ("discrete", "processed") and self.done < self.settings.force_matching
 
     @property

@@ -11,10 +11,9 @@ import torch
 
 from actionlearn import checkpoint, systems
 from actionlearn.adaptive.rounds import HEADER, Adaptive, Plan, Round, draw, line
-from actionlearn.assessment import feature_range
+from actionlearn.assessment import errors_of, feature_range
 from actionlearn.dataset import Dataset, used_stretches
 from actionlearn.errors import DataError, InvalidInput
-from actionlearn.losses import step_errors
 from actionlearn.maps.blueprint import Blueprint
 from actionlearn.parallel import Ranks
 from actionlearn.reference import ReferenceSet, sample
@@ -88,7 +87,8 @@ def run(args: argparse.Namespace, blueprint: Blueprint, settings: Settings, star
     if args.base not in (None, name):
         raise InvalidInput(f"the data come from {name}, not from {args.base}: leave --base out, or give other data")
     base = systems.potential(name, sets[0][0].system.to_atoms())
-    held_out = None if args.held_out is None else Dataset.open(args.held_out, step_fs=args.step_fs)
+    length = 1 if blueprint.kind == "potential" else 2
+    held_out = None if args.held_out is None else Dataset.open(args.held_out, step_fs=args.step_fs, length=length)
     loop = Adaptive(
         args.adaptive,
         sets,
@@ -109,7 +109,7 @@ def run(args: argparse.Namespace, blueprint: Blueprint, settings: Settings, star
 
     model, rounds = loop.run(show)
     training, validation = loop.sets(rounds[-1].number)
-    tested = step_errors(model, loop.test)
+    tested = errors_of(model, loop.test)
     report = {
         **model.report,
         "command": args.command,

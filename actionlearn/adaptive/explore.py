@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from actionlearn.adaptive.criteria import Criterion, criterion_of
 from actionlearn.dynamics import Langevin, simulate
-from actionlearn.errors import BlownUp, DataError, InvalidInput, NonFinite, NotConverged
+from actionlearn.errors import BlownUp, DataError, NonFinite, NotConverged
 from actionlearn.files import write_atomically
 from actionlearn.potentials.protocol import Potential
 from actionlearn.reference.thermostat import maxwell_boltzmann, without_total_momentum
 from actionlearn.state import PhaseState
-from actionlearn.uncertainty import Uncertainty
 
 TRUST = 3.0
 """Uncertainty of an atom from which on the rest of a run is not believed: its states may be none of the system's."""
@@ -28,6 +28,9 @@ BEYOND = 1e-3
 
 LOOK_EVERY = 2
 """Long steps between two looks at a run."""
+
+LOOK_FS = 12.0
+"""At least so long between two looks at a run of a potential, whose steps are short."""
 
 FRICTION_PER_PS = 5.0
 
@@ -82,7 +85,13 @@ class Candidates:
 
     states: list[PhaseState]
     temperatures_K: list[float]
-    whitened: Tensor  # (states, atoms, D), of length u
+    whitened: Tensor  # (states, atoms, D), of length u unless uncertainties are given
+    given: Tensor | None = None  # (states, atoms)
+
+    @property
+    def uncertainties(self) -> Tensor:
+        """That of every atom, (states, atoms)."""
+        return self.whitened.norm(dim=2) if self.given is None else self.given
 
 
 def most_uncertain(candidates: Candidates, count: int) -> list[int]:
@@ -124,6 +133,30 @@ def half_uncertain(candidates: Candidates, count: int) -> list[int]:
     return list(dict.fromkeys(k for pair in both for k in pair))[:count]
 
 
+def far_apart(candidates: Candidates, count: int) -> list[int]:
+    """Of the states beyond the edge the most uncertain one, then always that whose inputs are farthest from all chosen.
+
+    Where fewer are beyond the edge than asked for, the most uncertain ones join them.
+    """
+    worst = candidates.uncertainties.amax(1)
+    order = worst.argsort(descending=True)
+    pool = order[: max(int((worst > 1.0).sum()), min(count, len(order)))]
+    y = candidates.whitened[pool].flatten(1)
+    chosen = [0]
+    nearest = (y - y[0]).norm(dim=1)
+    while len(chosen) < min(count, len(pool)):
+        nearest[chosen] = -1.0
+        chosen.append(int(nearest.argmax()))
+        nearest = torch.minimum(nearest, (y - y[chosen[-1]]).norm(dim=1))
+    return pool[chosen].tolist()
+
+
+def any_state(candidates: Candidates, count: int) -> list[int]:
+    """States drawn at random, which look at no uncertainty."""
+    generator = torch.Generator().manual_seed(len(candidates.states))
+    return torch.randperm(len(candidates.states), generator=generator)[:count].tolist()
+
+
 Choose = Callable[[Candidates, int], list[int]]
 
 
@@ -138,18 +171,20 @@ def explore(
     states: int,
     seed: int,
     choose: Choose,
+    criterion: Criterion | None = None,
 ) -> Explored:
     """Langevin runs of the map from every start at every temperature; chooses at most `states` of what they meet.
 
-    Where runs left what can be believed, the last states before that are among them, up to half of all.
+    Where runs left what can be believed, the last states before that are among them, up to half of all. How unsure
+    the map is says the criterion, by default the one that it was trained with.
     """
     steps = max(round(1000.0 * ps / model.step_fs), LOOK_EVERY)
-    uncertainty = Uncertainty.of(model)
-    if uncertainty is None:
-        raise InvalidInput("this map does not know how far from its training a state is: train it with this package")
+    criterion = criterion or criterion_of(model)
+    every = LOOK_EVERY if model.kind != "potential" else max(LOOK_EVERY, round(LOOK_FS / model.step_fs))
     kept: list[PhaseState] = []
     at: list[float] = []
     whitened: list[Tensor] = []
+    unsure: list[Tensor] = []
     looks: list[Tensor] = []
     drifts: list[Tensor] = []
     failures, calls = [], 0
@@ -163,9 +198,7 @@ def explore(
         thermostat = Langevin(T, FRICTION_PER_PS, seed=noise, zero_momentum=_at_rest(starts[0]))
 
         def look(step: int, state: PhaseState, alive: Tensor = alive, T: float = T) -> None:
-            x = uncertainty.network.features_and_vectors(state)[0]
-            y = uncertainty.whitened(x, state.numbers).view(len(alive), -1, x.shape[1])
-            u = y.norm(dim=2)
+            u, y = criterion.look(state)
             looks.append(u)
             alive &= u.amax(1) <= TRUST
             for k in alive.nonzero().flatten().tolist():
@@ -173,13 +206,14 @@ def explore(
                 kept.append(state.select(k))
                 at.append(T)
                 whitened.append(y[k])
+                unsure.append(u[k])
             for k in (~alive).nonzero().flatten().tolist():
                 left.add((T, k))
 
         try:
             with warnings.catch_warnings():  # atoms outside training are what is looked for
                 warnings.filterwarnings("ignore", "[0-9]+ of [0-9]+ atoms are outside the range of training")
-                done = simulate(model, batch, steps, ensemble=thermostat, observe=look, every=LOOK_EVERY)
+                done = simulate(model, batch, steps, ensemble=thermostat, observe=look, every=every)
         except (NonFinite, BlownUp, NotConverged) as problem:
             failures.append(f"at {T:g} K, after {len(kept)} states: {problem}")
             continue
@@ -193,7 +227,7 @@ def explore(
     beyond = float((u > 1.0).double().mean())
     chosen: list[int] = []
     if kept and (beyond > BEYOND or failures):
-        candidates = Candidates(kept, at, torch.stack(whitened))
+        candidates = Candidates(kept, at, torch.stack(whitened), torch.stack(unsure))
         doubtful = [last[run] for run in sorted(left & set(last))][: states // 2]
         chosen = [k for k in choose(candidates, states) if k not in doubtful]
         chosen = [*doubtful, *chosen][:states]
@@ -202,7 +236,7 @@ def explore(
         positions=np.stack([kept[k].positions.numpy() for k in chosen]) if chosen else np.zeros(shape),
         momenta=np.stack([kept[k].momenta.numpy() for k in chosen]) if chosen else np.zeros(shape),
         temperatures_K=np.array([at[k] for k in chosen]),
-        uncertainties=np.array([float(whitened[k].norm(dim=1).max()) for k in chosen]),
+        uncertainties=np.array([float(unsure[k].max()) for k in chosen]),
         largest=float(u.max()),
         beyond=beyond,
         drifts=torch.cat(drifts).numpy() if drifts and not failures else np.zeros(0),

@@ -12,11 +12,13 @@ import numpy as np
 import torch
 
 from actionlearn import checkpoint
-from actionlearn.adaptive.explore import TRUST, Choose, Explored, explore, half_uncertain
+from actionlearn.adaptive.criteria import Criterion, criterion_of, largest_spread
+from actionlearn.adaptive.explore import TRUST, Choose, Explored, explore, far_apart, half_uncertain
+from actionlearn.assessment import errors_of
 from actionlearn.dataset import Dataset
 from actionlearn.errors import CalculatorFailed, InvalidInput
 from actionlearn.files import read_json, writable_folder, write_json
-from actionlearn.losses import StepErrors, step_errors
+from actionlearn.losses import StepErrors
 from actionlearn.maps.blueprint import Blueprint
 from actionlearn.pictures import COLOURS, picture
 from actionlearn.potentials.protocol import Potential
@@ -100,6 +102,9 @@ class Adaptive:
     has seen, or when the budget is spent. Every piece is a file: called again, it goes on where it was killed, and
     with a larger budget where it ended.
 
+    A potential runs in steps of Verlet, and of each state forces are enough. A committee is unsure where the forces of
+    its members differ; of such states those far apart are chosen.
+
     Base calls are counted in stretches and long-step runs; a corrected map also calls its base potential in training.
     """
 
@@ -114,18 +119,23 @@ class Adaptive:
         *,
         held_out: Dataset | None = None,
         start: Any = None,
-        choose: Choose = half_uncertain,
+        choose: Choose | None = None,
+        criterion: Callable[[Any], Criterion] = criterion_of,
         device: torch.device | str = "cpu",
         progress: bool = False,
     ) -> None:
         """Begin or go on; `held_out` is what errors are measured on, a part of the first stretches otherwise.
 
-        Training is on `device`, all else on the CPU.
+        Training is on `device`, all else on the CPU. `criterion` gives the measure of uncertainty of a trained map,
+        `choose` picks by it: `half_uncertain`, or `far_apart` for a committee.
         """
-        self.start, self.choose, self.device = start, choose, device
+        self.choose = choose or (far_apart if blueprint.members > 1 else half_uncertain)
+        self.start, self.criterion, self.device = start, criterion, device
         self.folder, self.plan, self.base, self.progress = Path(folder), plan, base, progress
         self.blueprint, self.settings = blueprint, settings
-        self.data = Dataset.open([found.folder for found in sets], step_fs=blueprint.step_fs)
+        self.length = 1 if blueprint.kind == "potential" else 2
+        folders = [found.folder for found in sets]
+        self.data = Dataset.open(folders, step_fs=blueprint.step_fs, length=self.length)
         first = self.data.stretches[0]
         for stretch in self.data.stretches:
             mine, others = first.system, stretch.system
@@ -136,7 +146,7 @@ class Adaptive:
                 )
         self.training, self.validation, self.test = self.data.split(settings.seed)
         self.held_out = held_out or self.test
-        stride = round(blueprint.step_fs / first.interval_fs)
+        stride = round(blueprint.step_fs / first.interval_fs) if self.length > 1 else 0
         window = max(settings.window or 2, 4 if blueprint.kind == "processed" and blueprint.stages == 1 else 2)
         self.first_calls = sum(calls_of(found) for found in sets)
         self.set = GrowingSet(
@@ -159,7 +169,7 @@ class Adaptive:
         while True:
             n = len(rounds)
             model = self._train(n)
-            error, found = step_errors(model, self.held_out), self._explore(n, model)
+            error, found = errors_of(model, self.held_out), self._explore(n, model)
             calls = self.first_calls + self._calls_of_runs(n) + self._spent(n)
             chosen = min(len(found.temperatures_K), self.plan.stretches, self._affordable(calls))
             if n == self.plan.rounds:
@@ -194,7 +204,8 @@ class Adaptive:
         held = new[EVERY_VALIDATES - 1 :: EVERY_VALIDATES]
         parts = ((self.training, [s for s in new if s not in held]), (self.validation, held))
         training, validation = (
-            Dataset([*known.stretches, *more], step_fs=self.blueprint.step_fs) for known, more in parts
+            Dataset([*known.stretches, *more], step_fs=self.blueprint.step_fs, length=self.length)
+            for known, more in parts
         )
         training.memory_gb = validation.memory_gb = self.data.memory_gb
         return training, validation
@@ -217,6 +228,8 @@ class Adaptive:
                 "curve": report.curve,
                 "uncertainty": Uncertainty.fit(trainer.average, training, validation).tensors(),
             }
+            if self.blueprint.members > 1:
+                content["spread"] = largest_spread(trainer.average.potential, validation, device=self.device)
             checkpoint.save(trainer.average, path, content)
             state_file.unlink(missing_ok=True)
         return checkpoint.load(path, base=called)
@@ -237,6 +250,7 @@ class Adaptive:
                 states=self.plan.stretches,
                 seed=int(generator.integers(2**31)),
                 choose=self.choose,
+                criterion=self.criterion(model),
             ).write(path)
         return Explored.read(path)
 

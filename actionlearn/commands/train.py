@@ -23,6 +23,7 @@ import torch
 
 from actionlearn import checkpoint
 from actionlearn.adaptive import command as adaptive
+from actionlearn.adaptive.criteria import largest_spread
 from actionlearn.assessment import errors_of, feature_range
 from actionlearn.dataset import Dataset, used_stretches
 from actionlearn.errors import DataError, InvalidInput
@@ -58,6 +59,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="midpoint, --steps-fs: learn from forces alone, by the Hamilton-Jacobi equation; DATA may be files of "
         "structures with energies, forces and info['temperature_K'], as they may for --kind potential",
+    )
+    parser.add_argument(
+        "--members", type=int, default=1, metavar="M", help="potential: networks of a committee, whose mean it is (1)"
     )
     budget = parser.add_mutually_exclusive_group()
     budget.add_argument("--minutes", type=float, metavar="M", help="time to train (10)")
@@ -139,6 +143,7 @@ def _train(args: argparse.Namespace, device: torch.device, ranks: Ranks) -> None
         steps_fs=args.steps_fs and tuple(args.steps_fs),
         stages=args.stages or (1 if args.kind in SINGLE else 2),
         network=_network(args),
+        members=args.members,
         base=name,
     )
     if start is not None:
@@ -198,6 +203,11 @@ def _train(args: argparse.Namespace, device: torch.device, ranks: Ranks) -> None
             **used_stretches(training=training, validation=validation, test=test),
             "input_range": feature_range(trainer.average, training),
             "uncertainty": Uncertainty.fit(trainer.average, training, validation).tensors(),
+            **(
+                {}
+                if args.members == 1
+                else {"spread": largest_spread(trainer.average.potential, validation, device=device)}
+            ),
         },
     )
     drifts = any("drift" in point for point in report.curve)

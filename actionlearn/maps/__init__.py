@@ -1,6 +1,7 @@
 """Large-step maps made from potentials."""
 
 from actionlearn.maps.blueprint import Blueprint
+from actionlearn.maps.committee import Committee
 from actionlearn.maps.corrected import CorrectedVerlet
 from actionlearn.maps.direct import DirectPredictor
 from actionlearn.maps.discrete import DiscreteAction, kick_weights
@@ -13,6 +14,7 @@ from actionlearn.maps.step_range import StepRange
 
 __all__ = [
     "Blueprint",
+    "Committee",
     "CorrectedVerlet",
     "DirectPredictor",
     "DiscreteAction",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import torch
 from torch import nn
 
 from actionlearn.errors import InvalidInput
+from actionlearn.maps.committee import Committee
 from actionlearn.maps.corrected import CorrectedVerlet
 from actionlearn.maps.direct import DirectPredictor
 from actionlearn.maps.discrete import DiscreteAction, kick_weights
@@ -46,7 +48,8 @@ class Blueprint:
 
     δ_k and the displacement w of a processed action are further heads. All heads start at zero. A corrected map
     does not use V_0 itself: matched to the forces, it lends its derivatives to a base potential that has none.
-    A `potential` is V_0 alone, and its map velocity Verlet on it.
+    A `potential` is V_0 alone, and its map velocity Verlet on it; of several `members`, networks of their own, it is
+    the mean.
 
     With `steps_fs`, the shortest and the longest step, it is a `StepRange` that is built: each δ becomes a polynomial
     in h² without a constant, and so does the scalar of a midpoint action beyond V_0. `step_fs` is then the longest.
@@ -60,6 +63,7 @@ class Blueprint:
     network: dict[str, Any] = dataclasses.field(default_factory=dict)
     base: str | None = None
     steps_fs: tuple[float, float] | None = None
+    members: int = 1
 
     def __post_init__(self) -> None:
         """Refuse what cannot be built."""
@@ -69,6 +73,8 @@ class Blueprint:
             raise InvalidInput(f"stages must be at least 1, not {self.stages}")
         if self.kind in SINGLE and self.stages != 1:
             raise InvalidInput(f"a {self.kind} map has one stage, not {self.stages}")
+        if self.members < 1 or (self.members > 1 and self.kind != "potential"):
+            raise InvalidInput(f"{self.members} members of a {self.kind} map: only a potential may have several")
         if self.steps_fs is not None:
             low, high = self.steps_fs
             if self.kind == "direct":
@@ -87,6 +93,10 @@ class Blueprint:
             raise InvalidInput(f"a corrected map calls its base potential ({self.base or 'unnamed'}): give it as base")
         if self.kind == "direct":
             model: Any = DirectPredictor(**self._about, **self._of_moments()).to(dtype)
+        elif self.kind == "potential":
+            make = functools.partial(make_network, self.species, self.network, heads=1, momenta=False, dtype=dtype)
+            each = [NetworkPotential(make()) for _ in range(self.members)]
+            model = MatchedVerlet(each[0] if self.members == 1 else Committee(each), **self._about)
         else:
             momenta, heads = self.kind == "midpoint", self._heads
             net = make_network(self.species, self.network, heads=heads, momenta=momenta, dtype=dtype)
@@ -104,8 +114,6 @@ class Blueprint:
             correction = [_head(net, self._learned(k, CORRECTION, step_fs)) for k in range(n_kicks)]
             assert base is not None
             return CorrectedVerlet(base, correction, stages=s, **about)
-        if self.kind == "potential":
-            return MatchedVerlet(NetworkPotential(net), **about)
         kicks = [_head(net, {0: w} | self._learned(k, REMAINDER, step_fs)) for k, w in enumerate(kick_weights(s))]
         model = DiscreteAction(kicks, stages=s, **about)
         if self.kind == "discrete":
@@ -129,8 +137,6 @@ class Blueprint:
 
     @property
     def _heads(self) -> int:
-        if self.kind == "potential":
-            return 1
         if self.kind == "midpoint":
             return 1 if self.steps_fs is None else 1 + self._orders
         return 1 + (self.stages // 2 + 1 + (self.kind == "processed")) * self._orders
@@ -153,8 +159,13 @@ def learned_part(model: Any) -> nn.Module:
 
 
 def network_of(model: Any) -> AtomicNetwork:
-    """The network of a map made from a blueprint."""
-    return next(module for module in model.modules() if isinstance(module, AtomicNetwork))
+    """The network of a map made from a blueprint, the first of a committee."""
+    return networks_of(model)[0]
+
+
+def networks_of(model: Any) -> list[AtomicNetwork]:
+    """All networks of a map: one, or those of a committee."""
+    return [module for module in model.modules() if isinstance(module, AtomicNetwork)]
 
 
 def _head(network: AtomicNetwork, coefficients: dict[int, float]) -> Any:

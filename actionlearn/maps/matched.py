@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +43,11 @@ class NetworkPotential(nn.Module):
         """−∂V/∂q, (atoms, 3), eV/Å."""
         return self.network.forces(state)
 
+    @property
+    def members(self) -> tuple[NetworkPotential, ...]:
+        """Itself alone: what a committee has several of."""
+        return (self,)
+
     @torch.no_grad()
     def fit_constants(self, states: Sequence[PhaseState], energies: Sequence[Tensor]) -> None:
         """The constants of least squares, and among those the smallest: one composition fixes only their sum."""
@@ -63,9 +69,9 @@ class MatchedVerlet(DiscreteAction):
     kind = "potential"
 
     def __init__(
-        self, potential: NetworkPotential, *, step_fs: float, species: Sequence[int] = (), masses: Masses | None = None
+        self, potential: Any, *, step_fs: float, species: Sequence[int] = (), masses: Masses | None = None
     ) -> None:
-        """Half a kick, a drift and half a kick."""
+        """Half a kick, a drift and half a kick on a `NetworkPotential` or a `Committee`."""
         super().__init__(_Half(potential), step_fs=step_fs, stages=1, species=species, masses=masses)
         self.potential = potential
 
@@ -73,12 +79,14 @@ class MatchedVerlet(DiscreteAction):
 class _Half(nn.Module):
     """Half a potential."""
 
-    def __init__(self, potential: NetworkPotential) -> None:
+    def __init__(self, potential: Any) -> None:
         super().__init__()
         self.whole = potential
 
     def energy(self, state: PhaseState) -> Tensor:
-        return 0.5 * self.whole.energy(state)
+        energy: Tensor = self.whole.energy(state)
+        return 0.5 * energy
 
     def forces(self, state: PhaseState) -> Tensor:
-        return 0.5 * self.whole.forces(state)
+        forces: Tensor = self.whole.forces(state)
+        return 0.5 * forces

@@ -59,7 +59,7 @@ class ReferenceSet:
             raise DataError(f"stretch {path} has other masses than the manifest: it belongs to another run")
         if not np.array_equal(stretch.system.numbers.numpy(), settings["numbers"]):
             raise DataError(f"stretch {path} has other elements than the manifest: it belongs to another run")
-        if stretch.step_fs != settings["step_fs"] or stretch.interval_fs != self.interval_fs:
+        if stretch.step_fs != settings["step_fs"] or (len(stretch) > 1 and stretch.interval_fs != self.interval_fs):
             raise DataError(
                 f"stretch {path} has frames {stretch.interval_fs:g} fs apart by steps of {stretch.step_fs:g} fs, "
                 f"the manifest {self.interval_fs:g} by {settings['step_fs']:g} fs: it belongs to another run"

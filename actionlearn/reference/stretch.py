@@ -57,7 +57,9 @@ class Stretch:
 
     @property
     def interval_fs(self) -> float:
-        """Time between two frames, fs."""
+        """Time between two frames, fs; zero where there is one alone."""
+        if len(self.steps) == 1:
+            return 0.0
         return float(self.steps[1] - self.steps[0]) * self.step_fs
 
     @property
@@ -110,7 +112,9 @@ class Stretch:
 
     @property
     def energy_drift(self) -> float:
-        """Slope of a straight line through the total energy, eV per atom per ps."""
+        """Slope of a straight line through the total energy, eV per atom per ps; zero of one frame."""
+        if len(self.steps) == 1:
+            return 0.0
         time_ps = self.times_fs * (FEMTOSECOND / PICOSECOND)
         return float(np.polyfit(time_ps, self.total_energies, 1)[0] / self.system.n_atoms)
 
@@ -230,8 +234,8 @@ def check_stretch(stretch: Stretch) -> None:
     """Raise `DataError` on numbers that contradict each other: order, finiteness, masses, jumps."""
     name, frames = stretch.name, stretch.frames
     n = len(stretch)
-    if n < 2:
-        raise DataError(f"stretch {name} has {n} frame(s), at least 2 are needed")
+    if n < 1:
+        raise DataError(f"stretch {name} has no frames, at least one is needed")
     for field in dataclasses.fields(frames):
         array = getattr(frames, field.name)
         shape = frames.positions.shape if array.ndim == 3 else (n,)
@@ -241,7 +245,7 @@ def check_stretch(stretch: Stretch) -> None:
         if bad.any():
             raise DataError(f"stretch {name}: {field.name} are not finite in frame {int(bad.argmax())}")
     gaps = np.diff(stretch.steps)
-    if (gaps <= 0).any() or (gaps != gaps[0]).any():
+    if n > 1 and ((gaps <= 0).any() or (gaps != gaps[0]).any()):
         k = int(np.argmax((gaps <= 0) | (gaps != gaps[0])))
         raise DataError(
             f"stretch {name}: frames are out of order, step {int(stretch.steps[k + 1])} follows step "
@@ -255,8 +259,9 @@ def check_stretch(stretch: Stretch) -> None:
             f"stretch {name}: momenta and masses give a kinetic energy of {T[k]:.6g} eV in frame {k}, recorded is "
             f"{frames.kinetic_energies[k]:.6g} eV: the masses or the momenta are not those of the run"
         )
-    _check_energies(stretch)
-    _check_jumps(stretch)
+    if n > 1:
+        _check_energies(stretch)
+        _check_jumps(stretch)
 
 
 def _check_energies(stretch: Stretch) -> None:

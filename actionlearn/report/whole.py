@@ -214,7 +214,7 @@ def _train(evidence: Evidence) -> str:
     """The training's command, from what the checkpoint tells of it."""
     blueprint, settings = evidence.blueprint, evidence.training.get("settings", {})
     words = ["actionlearn", "train", "DATA", "--output", evidence.model.name]
-    for key in ("kind", "stages", "step_fs", "base"):
+    for key in ("kind", "stages", "step_fs", "base", *(["members"] if blueprint.get("members", 1) > 1 else [])):
         words += [] if blueprint.get(key) is None else [f"--{key.replace('_', '-')}", _word(blueprint[key])]
     known = ("minutes", "updates", "learning_rate", "batch_atoms", "window", "patience", "seed")
     network = {("network" if k == "architecture" else k): v for k, v in blueprint["network"].items()}
