@@ -113,7 +113,7 @@ def test_what_is_no_potential(reference, tmp_path, monkeypatch):
     for name, error, message in (
         ("map.pt", InvalidInput, "holds a discrete map, .* --kind potential"),
         ("none.pt", InvalidInput, "there is no file none.pt"),
-        ("other.pt", DataError, "format 'something else', potentials come from actionlearn model"),
+        ("other.pt", DataError, "format 'something else', potentials come from .*actionlearn model"),
         ("broken.pt", DataError, "cannot be read as a potential"),
     ):
         with pytest.raises(error, match=message):
