@@ -46,6 +46,25 @@ def test_forces_are_the_gradient_and_finite_differences():
         assert (ends[0] - ends[1]) / 2e-4 == pytest.approx(forces[atom, axis].item(), abs=1e-6)
 
 
+def test_parts_make_the_whole():
+    state, potential = state_of(8, shear=0.3), SPCFw()
+    parts = potential.parts()
+    for name in ("energy", "forces"):
+        inside, between = (getattr(part, name)(state) for part in parts)
+        torch.testing.assert_close(inside + between, getattr(potential, name)(state), rtol=0, atol=1e-12)
+    for part in parts:
+        torch.testing.assert_close(part.forces(state), forces_from_energy(part.energy, state), rtol=0, atol=1e-12)
+    # r-RESPA is Verlet with one inner step, and closer to the motion than that with four
+    fast, slow = parts
+    moving = maxwell_boltzmann(state, 300.0, torch.Generator().manual_seed(0))
+    ends = {
+        inner: al.Splitting({"F": fast, "S": slow}, al.schemes.respa(inner), step_fs=0.8)(moving) for inner in (1, 4)
+    }
+    torch.testing.assert_close(ends[1].positions, al.Verlet(potential, step_fs=0.8)(moving).positions)
+    exact = al.Verlet(potential, step_fs=0.05).step(moving, 16).momenta
+    assert (ends[4].momenta - exact).norm() < 0.3 * (ends[1].momenta - exact).norm()
+
+
 def test_second_and_third_derivatives():
     state, potential = state_of(2), SPCFw(cutoff=(4.0, 5.0))
     q = state.positions.clone().requires_grad_()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from actionlearn.errors import InvalidInput
 from actionlearn.neighbours import Edges, NeighbourList
+from actionlearn.potentials.protocol import Potential
 from actionlearn.potentials.water_molecules import OXYGEN, WaterMolecules, find_water
 from actionlearn.state import PhaseState
 from actionlearn.units import COULOMB, KCAL_PER_MOL
@@ -67,9 +69,23 @@ class SPCFw:
 
     def energy(self, state: PhaseState) -> Tensor:
         """Potential energy per system, (systems,), eV."""
+        return self._energy_inside(state) + self._energy_between(state)
+
+    def forces(self, state: PhaseState) -> Tensor:
+        """−∂V/∂q, (atoms, 3), eV/Å."""
+        return self._forces_between(state, onto=self._forces_inside(state))
+
+    def parts(self) -> tuple[Potential, Potential]:
+        """What acts inside molecules, stiff and cheap, and what acts between them: the fast and slow of r-RESPA."""
+        return _Part(self._energy_inside, self._forces_inside), _Part(self._energy_between, self._forces_between)
+
+    def _energy_inside(self, state: PhaseState) -> Tensor:
         water = self._look_up(state)
-        total = state.sum_by_system(water.per_molecule(_internal_energy(water.molecules.bonds(state.positions))))
-        for pairs in water.blocks:
+        return state.sum_by_system(water.per_molecule(_internal_energy(water.molecules.bonds(state.positions))))
+
+    def _energy_between(self, state: PhaseState) -> Tensor:
+        total = state.positions.new_zeros(state.n_systems)
+        for pairs in self._look_up(state).blocks:
             r = pairs.edges.vectors(state.positions).norm(dim=1)
             V = self._pair_energy(pairs, r)[0] * self._switch(r)[0]
             if state.n_systems == 1:
@@ -78,13 +94,15 @@ class SPCFw:
                 total = total.index_add(0, state.system[pairs.edges.centre], V)
         return total
 
-    def forces(self, state: PhaseState) -> Tensor:
-        """−∂V/∂q, (atoms, 3), eV/Å."""
+    def _forces_inside(self, state: PhaseState) -> Tensor:
         water = self._look_up(state)
         on_hydrogens = _internal_forces(water.molecules.bonds(state.positions))
         F = water.per_molecule(-on_hydrogens.sum(1))
-        F = F.index_add(0, water.molecules.hydrogens.reshape(-1), on_hydrogens.reshape(-1, 3))
-        for pairs in water.blocks:
+        return F.index_add(0, water.molecules.hydrogens.reshape(-1), on_hydrogens.reshape(-1, 3))
+
+    def _forces_between(self, state: PhaseState, onto: Tensor | None = None) -> Tensor:
+        F = torch.zeros_like(state.positions) if onto is None else onto
+        for pairs in self._look_up(state).blocks:
             D = pairs.edges.vectors(state.positions)
             r = D.norm(dim=1)
             (V, dV), (s, ds) = self._pair_energy(pairs, r), self._switch(r)
@@ -133,6 +151,14 @@ class SPCFw:
             self._water = _Water(edges, state)
             self._edges, self._numbers = edges, state.numbers.clone()
         return self._water
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Part:
+    """One of two sums that make a potential."""
+
+    energy: Callable[[PhaseState], Tensor]
+    forces: Callable[[PhaseState], Tensor]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
