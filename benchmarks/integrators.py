@@ -25,8 +25,8 @@ from typing import Any
 
 import torch
 from clock import Turns
-from contest import Contender, Ladder, LongRun, Spans, long_run, moving
 from ledger import Ledger, json_option
+from yardstick import Contender, Ladder, LongRun, Spans, long_run, moving
 
 import actionlearn as al
 from actionlearn import systems

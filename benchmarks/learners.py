@@ -19,10 +19,10 @@ from pathlib import Path
 
 import torch
 from clock import Turns
-from contest import Contender, Spans, long_run, moving
 from ledger import Ledger, expected, json_option
 from peers.flow_maps import FlowMap, Repaired
 from peers.flow_maps import trained as trained_flow
+from yardstick import Contender, Spans, long_run, moving
 
 import actionlearn as al
 from actionlearn import checkpoint

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import torch
 from clock import Turns
-from contest import Contender, moving
 from ledger import Ledger, json_option
+from yardstick import Contender, moving
 
 import actionlearn as al
 from actionlearn import systems

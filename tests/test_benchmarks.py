@@ -8,11 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+
+import actionlearn as al
+from actionlearn.dataset import Dataset
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
-sys.path.insert(0, str(BENCHMARKS))
+sys.path.append(str(BENCHMARKS))
 from clock import Turns  # noqa: E402
 from ledger import Ledger, Row, compare, environment, expected, read_rows, write_rows  # noqa: E402
+from peers.flow_maps import Repaired, consistency_loss, trained  # noqa: E402
+from yardstick import Contender, Ladder, Spans  # noqa: E402
 
 
 def rows():
@@ -111,3 +117,78 @@ def test_rows_are_written_where_asked_for(tmp_path):
     (row,), about = read_rows(path)
     assert (row.quantity, row.unit) == ("CPU time", "s")
     assert about["quick"] is True
+
+
+def ladder():
+    """Second order, and lost at the longest step."""
+    rungs = (1, 2, 4, 8)
+    return Ladder("made up", rungs, (math.nan, 0.25, 0.0625, 0.015625))
+
+
+def test_steps_at_an_accuracy_and_accuracy_at_a_cost():
+    assert ladder().steps_for(0.0625) == pytest.approx(4.0)
+    assert ladder().steps_for(0.03125) == pytest.approx(4.0 * math.sqrt(2.0))
+    assert ladder().steps_for(1e-4) == pytest.approx(100.0)  # continued at the order of the last rungs
+    assert ladder().steps_for(0.4) == 2.0  # the longest step that it can take
+    assert ladder().error_at(4.0) == pytest.approx(0.0625)
+    assert ladder().error_at(16.0) == pytest.approx(0.015625 / 4.0)
+    assert math.isinf(ladder().error_at(1.0))
+
+
+def test_errors_are_those_against_the_exact_flow():
+    rng = torch.Generator().manual_seed(0)
+    states = [
+        al.PhaseState(*torch.randn(2, 5, 1, generator=rng, dtype=torch.float64), torch.ones(5, dtype=torch.float64))
+        for _ in range(3)
+    ]
+    well = al.potentials.FunctionPotential(lambda s: s.sum_by_system(0.5 * s.positions.square().sum(1)))
+    span_fs = 0.5 / al.units.FEMTOSECOND
+    spans = Spans.exact(well, states, span_fs, span_fs / 20.0)
+    turned = [math.cos(0.5) * s.positions + math.sin(0.5) * s.momenta for s in states]
+    torch.testing.assert_close(spans.ends.positions, torch.cat(turned), rtol=0, atol=1e-9)
+    climbed = Ladder.climb("Verlet", lambda h: al.Verlet(well, step_fs=h), spans, span_fs, (2, 4, 8))
+    assert climbed.errors[1] / climbed.errors[2] == pytest.approx(4.0, rel=0.05)
+    exploding = Contender("too long", al.Verlet(well, step_fs=1e200 * span_fs))
+    assert all(math.isnan(value) for value in spans.errors(exploding))
+
+
+class Turning:
+    """The exact means of a harmonic oscillator of unit mass and frequency."""
+
+    longest = 1.0
+
+    def __init__(self, wrong=1.0):
+        self.wrong = wrong
+
+    def means(self, state, time):
+        t = time[state.system].unsqueeze(1)
+        q, p = state.positions, state.momenta
+        c, s = torch.cos(t) - 1.0, torch.sin(t)
+        return self.wrong * (c * q + s * p) / t, (c * p - s * q) / t
+
+
+def test_means_of_the_exact_motion_are_consistent_and_others_are_not():
+    rng = torch.Generator().manual_seed(0)
+    q, p = torch.randn(2, 6, 1, generator=rng, dtype=torch.float64)
+    ones = torch.ones(6, dtype=torch.float64)
+    state = al.PhaseState.batch([al.PhaseState(q[:3], p[:3], ones[:3]), al.PhaseState(q[3:], p[3:], ones[3:])])
+    time, scale = ones[:2] * torch.tensor([0.3, 0.9], dtype=torch.float64), ones[:2]
+    right, wrong = (consistency_loss(Turning(w), state, -state.positions, time, scale) for w in (1.0, 1.1))
+    assert right < 1e-6
+    assert wrong > 1e-3
+
+
+def test_flow_maps_learn_forces_in_seconds_and_repair_what_they_break():
+    data = Dataset.open(BENCHMARKS.parent / "data" / "cuau", step_fs=24.0)
+    flow = trained(data.split(0)[1], 24.0, 1.0, {"cutoff": 4.0, "channels": 4, "hidden": 8})
+    assert flow.report["updates"] > 3
+    state = data.stretches[0].state(0)
+    v, f = flow.means(state, state.positions.new_zeros(1))
+    torch.testing.assert_close(v, state.velocities)
+    base = al.potentials.SecondMomentMetals()
+    assert (f * base.forces(state)).sum() > 0
+    total = lambda s: float(s.kinetic_energy() + base.energy(s))  # noqa: E731
+    plain, repaired = flow.step(state), Repaired(flow, base).step(state)
+    assert abs(total(plain) - total(state)) > 1e-3
+    assert total(repaired) == pytest.approx(total(state), abs=1e-9)
+    assert repaired.momenta.sum(0).abs().max() < 1e-9
