@@ -53,13 +53,14 @@ KEPT = Path(__file__).parent / "kept"
 class Recipe:
     """A system, its potential, and how much of everything.
 
-    `potential` is a name as `actionlearn sample --potential` takes it; `atoms` makes the structure. The network's
+    `potential` is a name as `actionlearn sample --potential` takes it, or a function that first makes a potential in
+    the folder of the recipe, quickly or well, and returns its name; `atoms` makes the structure. The network's
     options and those of training are the options of `actionlearn train` by their names.
     """
 
     name: str
     atoms: Callable[[], ase.Atoms]
-    potential: str
+    potential: str | Callable[[Path, bool], str]
     step_fs: float
     stages: int
     base_step_fs: float
@@ -104,6 +105,9 @@ def main(recipe: Recipe) -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     output = args.output or Path("out") / "examples" / (recipe.name + ("-quick" if args.quick else ""))
+    if callable(recipe.potential):
+        output.mkdir(parents=True, exist_ok=True)
+        recipe = dataclasses.replace(recipe, potential=recipe.potential(output, args.quick))
     row = run(recipe.quick() if args.quick else recipe, output, args.processes)
     print(table([row]))
     if args.keep:

@@ -31,6 +31,8 @@ NEEDS = {
     "peptide_openmm": "openmm",
     "water_openmm": "openmm",
     "copper_emt": None,
+    "ethanol_sgdml": "tblite",
+    "crystal_gdml": None,
 }
 
 

@@ -294,7 +294,7 @@ def test_crystal_knows_no_images_and_no_shifts(crystal):
     assert force_error(model, test) < 0.05
     state = test.states().select(0)
     E, F = model.energy(state), model.forces(state)
-    assert (F - forces_from_energy(model.energy, state)).abs().max() < 1e-9
+    assert (F - forces_from_energy(model.energy, state)).abs().max() < 1e-8
     generator = torch.Generator().manual_seed(0)
     hops = torch.randint(-3, 4, (8, 3), generator=generator).to(torch.float64) @ state.cell[0]
     for q in (state.positions + hops, state.positions + torch.tensor([0.3, -1.7, 2.9], dtype=torch.float64)):
@@ -339,10 +339,10 @@ def test_both_solvers_find_the_same_model():
 
 
 def test_the_preconditioner_pays():
-    labels = ethanol()
+    labels = ethanol().part(torch.arange(30))
     taken = [
         fit(labels, sigma=20.0, regularisation=1e-8, solver=Iterative(rank=rank)).report["iterations"]
-        for rank in (50, 200, 800)
+        for rank in (27, 150, 600)
     ]
     assert taken[0] > 2 * taken[1] > 4 * taken[2]
 

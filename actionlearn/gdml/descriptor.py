@@ -139,7 +139,7 @@ def covering_radius(lattice: Tensor) -> float:
 def _images(lattice: Tensor, cutoff: float) -> Tensor:
     """All L that bring a difference within half a cell of the origin to less than `cutoff` from it."""
     heights = 1.0 / torch.linalg.pinv(lattice).norm(dim=0)
-    reach = [math.ceil(cutoff / float(height) + 0.5) for height in heights]
+    reach = [math.floor(cutoff / float(height) + 0.5) for height in heights]
     counts = torch.cartesian_prod(*(torch.arange(-n, n + 1, dtype=lattice.dtype) for n in reach))
     shifts = counts.reshape(-1, len(lattice)) @ lattice
     half_diagonal = 0.5 * float(lattice.norm(dim=1).sum())

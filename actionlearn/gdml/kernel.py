@@ -16,7 +16,7 @@ BLOCK = 1 << 24
 
 @dataclasses.dataclass(frozen=True)
 class Terms:
-    """z (…, pairs); s_n, exp(−s_n) and (z − z_n)·b_n (…, references)."""
+    """z (…, symmetries, pairs); s_n, exp(−s_n) and (z − z_n)·b_n (…, symmetries, references)."""
 
     z: Tensor
     s: Tensor
@@ -26,49 +26,56 @@ class Terms:
 
 @dataclasses.dataclass(frozen=True)
 class Expansion:
-    """Energies and their slopes from a sum over reference descriptors.
+    """Energies and their slopes from a sum over reference descriptors, taken for all permutations of the argument.
 
     With k(d) = (1 + s + s²/3)·exp(−s), s = √5·d/σ, and the scaled descriptor z = √5·x/σ, d² = σ²/5·|z − z_n|²:
 
-        E(x)   = −Σ_n ∂k/∂x_n · a_n = Σ_n (1 + s_n) exp(−s_n) (z − z_n)·b_n,      b_n = −√5/(3σ)·a_n
-        ∂E/∂z  = Σ_n exp(−s_n) [(1 + s_n) b_n − ((z − z_n)·b_n) (z − z_n)]
+        E(x) = Σ_p E₀(P_p x),   E₀ = −Σ_n ∂k/∂x_n · a_n = Σ_n (1 + s_n) exp(−s_n) (z − z_n)·b_n,   b_n = −√5/(3σ)·a_n
+        ∂E₀/∂z = Σ_n exp(−s_n) [(1 + s_n) b_n − ((z − z_n)·b_n) (z − z_n)]
 
-    n runs over all training geometries in all their permutations, a_n = J_n α_n is the coefficient of geometry n, its
-    pairs permuted likewise. Both sums are two products with one table of z_n and b_n. Descriptors count from their
-    mean, which keeps the rounding of |z − z_n|² small.
+    n runs over the training geometries, a_n = J_n α_n is the coefficient of geometry n, p runs over the group of
+    symmetries. Permuting the one argument rather than all references keeps the table of z_n and b_n, with which both
+    sums are two products, small enough for the cache. Descriptors count from their mean, which keeps the
+    rounding of |z − z_n|² small.
 
-    | symbol    | here     | shape                    | unit |
-    |-----------|----------|--------------------------|------|
-    | z_n, b_n  | `table`  | (2·references, pairs)    | 1, eV |
-    | |z_n|²    | `norms`  | (references,)            |      |
-    | z_n·b_n   | `own`    | (references,)            | eV   |
-    | mean of x | `centre` | (pairs,)                 | 1/Å  |
-    | √5/σ      | `scale`  |                          | Å    |
+    | symbol    | here           | shape                    | unit |
+    |-----------|----------------|--------------------------|------|
+    | z_n, b_n  | `table`        | (2·references, pairs)    | 1, eV |
+    | |z_n|²    | `norms`        | (references,)            |      |
+    | z_n·b_n   | `own`          | (references,)            | eV   |
+    | P_p       | `permutations` | (symmetries, pairs)      |      |
+    | Σ_p P_pᵀ  | `back`         | (symmetries, pairs), into the flat (symmetries·pairs,) | |
+    | mean of x | `centre`       | (pairs,)                 | 1/Å  |
+    | √5/σ      | `scale`        |                          | Å    |
     """
 
     table: Tensor
     norms: Tensor
     own: Tensor
     centre: Tensor
+    permutations: Tensor
+    back: Tensor
     scale: float
 
     @classmethod
     def of(cls, x: Tensor, a: Tensor, sigma: float, permutations: Tensor) -> Expansion:
         """From descriptors x and coefficients a of the training geometries, (geometries, pairs)."""
         scale = math.sqrt(5.0) / sigma
-        centre = x.mean(0)[permutations].mean(0)
-        z = scale * (x[:, permutations] - centre).flatten(0, 1)
-        b = (-scale / 3.0) * a[:, permutations].flatten(0, 1)
-        return cls(torch.cat((z, b)), z.square().sum(1), (z * b).sum(1), centre, scale)
+        centre = x.mean(0)[permutations].mean(0)  # no permutation changes it
+        z = scale * (x - centre)
+        b = (-scale / 3.0) * a
+        back = permutations.argsort(1) + permutations.shape[1] * torch.arange(len(permutations)).unsqueeze(1)
+        return cls(torch.cat((z, b)), z.square().sum(1), (z * b).sum(1), centre, permutations, back, scale)
 
     def to(self, like: Tensor) -> Expansion:
         """The same in the dtype and on the device of a tensor."""
-        parts = (self.table.to(like), self.norms.to(like), self.own.to(like), self.centre.to(like))
-        return Expansion(*parts, self.scale)
+        real = {name: getattr(self, name).to(like) for name in ("table", "norms", "own", "centre")}
+        whole = {name: getattr(self, name).to(like.device) for name in ("permutations", "back")}
+        return dataclasses.replace(self, **real, **whole)
 
     def terms(self, x: Tensor) -> Terms:
         """What both sums are made of, for descriptors (…, pairs); s ends above zero, where it has no derivative."""
-        z = self.scale * (x - self.centre)
+        z = (self.scale * (x - self.centre))[..., self.permutations]
         to_places, to_coefficients = (z @ self.table.T).split(len(self.norms), dim=-1)
         squares = z.square().sum(-1, keepdim=True) + self.norms - 2.0 * to_places
         s = squares.clamp_min(torch.finfo(z.dtype).eps).sqrt()
@@ -76,20 +83,21 @@ class Expansion:
 
     def energies(self, terms: Terms) -> Tensor:
         """E, (…,)."""
-        return ((1.0 + terms.s) * terms.decay * terms.along).sum(-1)
+        return ((1.0 + terms.s) * terms.decay * terms.along).sum((-2, -1))
 
     def slopes(self, terms: Terms) -> Tensor:
         """∂E/∂x, (…, pairs)."""
         pull = terms.decay * terms.along
         weights = torch.cat((pull, (1.0 + terms.s) * terms.decay), dim=-1)
-        return self.scale * (weights @ self.table - pull.sum(-1, keepdim=True) * terms.z)
+        slopes = weights @ self.table - pull.sum(-1, keepdim=True) * terms.z
+        return self.scale * slopes.flatten(-2)[..., self.back].sum(-2)
 
     def loneliest(self, x: Tensor) -> float:
         """The largest distance s of a training geometry to the nearest other one, in any of its permutations."""
         found = 0.0
         for n in range(len(x)):
-            s = self.terms(x[n : n + 1]).s.view(len(x), -1)
-            s[n] = torch.inf
+            s = self.terms(x[n]).s
+            s[:, n] = torch.inf
             found = max(found, float(s.min()))
         return found
 
@@ -156,7 +164,7 @@ class TrainingKernel:
     def product(self, coefficients: Tensor) -> Tensor:
         """K·coefficients without the matrix: the forces that the model with these coefficients has in training."""
         model = self.expansion(coefficients)
-        chunk = max(1, BLOCK // (4 * len(model.norms)))
+        chunk = max(1, BLOCK // (4 * len(self.permutations) * (len(self.x) + self.x.shape[1])))
         forces = [
             -self.descriptor.pull_back(model.slopes(model.terms(self.x[i : i + chunk])), self.slopes[i : i + chunk])
             for i in range(0, len(self.x), chunk)

@@ -91,7 +91,7 @@ class GDML:
         """Distance to the nearest training geometry, (systems,), as a part of what is refused."""
         descriptor, expansion = self._prepared(state)
         x, _ = descriptor(self._geometries(state))
-        return expansion.terms(x).s.amin(-1) / self.reach
+        return expansion.terms(x).s.amin((-2, -1)) / self.reach
 
     def _prepared(self, state: PhaseState) -> tuple[PairDescriptor, Expansion]:
         """The tables in the precision of a state, once it is seen that they are for it."""
@@ -129,7 +129,7 @@ class GDML:
                 )
 
     def _refuse_strangers(self, s: Tensor) -> None:
-        nearest = s.detach().amin(-1)
+        nearest = s.detach().amin((-2, -1))
         if not bool((nearest <= self.reach).all()):
             k = int((~(nearest <= self.reach)).nonzero()[0])
             raise OutsideTraining(
