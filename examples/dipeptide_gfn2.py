@@ -13,11 +13,11 @@ RECIPE = Recipe(
     base_step_fs=0.25,
     record_every=4,
     temperatures_K=(300.0, 450.0),
-    stretches=24,
-    frames=61,
+    stretches=32,
+    frames=241,
     thermostat_ps=0.3,
     decorrelate_ps=0.06,
-    train={"updates": 2000, "layers": 2, "channels": 16, "learning_rate": 0.015, "batch_atoms": 288},
+    train={"updates": 4000, "layers": 2, "channels": 24, "learning_rate": 0.015, "batch_atoms": 264},
 )
 
 if __name__ == "__main__":
