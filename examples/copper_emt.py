@@ -18,6 +18,7 @@ RECIPE = Recipe(
     train={"updates": 1200, "cutoff": 5.0, "learning_rate": 0.02, "batch_atoms": 432},
     ps=30.0,
     reference_ps=10.0,
+    quick_atoms=lambda: bulk("Cu", "fcc", a=3.62, cubic=True) * 2,
 )
 
 if __name__ == "__main__":

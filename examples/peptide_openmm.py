@@ -31,7 +31,7 @@ RECIPE = Recipe(
     stretches=40,
     frames=121,
     decorrelate_ps=0.3,
-    train={"updates": 1500, "layers": 2, "channels": 16, "cutoff": 6.0, "learning_rate": 0.015, "batch_atoms": 264},
+    train={"updates": 1200, "layers": 2, "channels": 16, "cutoff": 6.0, "learning_rate": 0.015, "batch_atoms": 264},
     ps=20.0,
 )
 

@@ -53,9 +53,9 @@ KEPT = Path(__file__).parent / "kept"
 class Recipe:
     """A system, its potential, and how much of everything.
 
-    `potential` is a name as `actionlearn sample --potential` takes it, or a function that first makes a potential in
-    the folder of the recipe, quickly or well, and returns its name; `atoms` makes the structure. The network's
-    options and those of training are the options of `actionlearn train` by their names.
+    `potential` is a name as `actionlearn sample --potential` takes it; `atoms` makes the structure, `quick_atoms` a
+    smaller one for the quick mode. The network's options and those of training are the options of `actionlearn train`
+    by their names.
     """
 
     name: str
@@ -76,11 +76,13 @@ class Recipe:
     validate_K: tuple[float, ...] = (300.0,)
     ps: float = 20.0
     reference_ps: float = 5.0
+    quick_atoms: Callable[[], ase.Atoms] | None = None
 
     def quick(self) -> Recipe:
         """So little of it that it shows no more than that everything works."""
         return dataclasses.replace(
             self,
+            atoms=self.quick_atoms or self.atoms,
             base_step_fs=self.base_step_fs * min(self.record_every, 4),
             record_every=max(self.record_every // 4, 1),
             temperatures_K=self.temperatures_K[:1],

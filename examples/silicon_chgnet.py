@@ -32,9 +32,10 @@ RECIPE = Recipe(
     stretches=4,
     frames=61,
     thermostat_ps=0.3,
-    train={"updates": 2000, "cutoff": 5.0, "learning_rate": 0.02, "batch_atoms": 256},
-    ps=10.0,
-    reference_ps=3.0,
+    train={"updates": 1200, "cutoff": 5.0, "learning_rate": 0.02, "batch_atoms": 256},
+    ps=8.0,
+    reference_ps=2.0,
+    quick_atoms=lambda: bulk("Si", "diamond", a=5.46, cubic=True),
 )
 
 if __name__ == "__main__":

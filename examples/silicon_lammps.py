@@ -35,7 +35,9 @@ RECIPE = Recipe(
     frames=61,
     decorrelate_ps=0.2,
     train={"updates": 1500, "cutoff": 5.0, "learning_rate": 0.02, "batch_atoms": 256},
-    ps=20.0,
+    ps=15.0,
+    reference_ps=3.0,
+    quick_atoms=lambda: bulk("Si", "diamond", a=5.46, cubic=True),
 )
 
 if __name__ == "__main__":

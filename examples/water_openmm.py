@@ -58,8 +58,8 @@ RECIPE = Recipe(
     thermostat_ps=1.5,
     decorrelate_ps=0.2,
     train={"updates": 600, "cutoff": 3.2, "batch_atoms": 192},
-    ps=10.0,
-    reference_ps=3.0,
+    ps=6.0,
+    reference_ps=2.0,
 )
 
 if __name__ == "__main__":
