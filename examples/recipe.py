@@ -54,9 +54,9 @@ class Recipe:
     """A system, its potential, and how much of everything.
 
     `potential` is a name as `actionlearn sample --potential` takes it, or a function that first makes a potential in
-    the folder of the recipe, quickly or well, and returns its name; `atoms` makes the structure, `quick_atoms` a smaller
-    one for the quick mode. The network's options and those of training are the options of `actionlearn train` by their
-    names.
+    the folder of the recipe, quickly or well, and returns its name; `atoms` makes the structure, `quick_atoms` a
+    smaller one for the quick mode. The network's options and those of training are the options of `actionlearn train`
+    by their names.
     """
 
     name: str
