@@ -69,7 +69,7 @@ SYSTEMS = {
         (180.0, 500.0),
     ),
     "ethanol": System(
-        "ethanol", "gfn2-xtb", "ethanol", 4.0, 0.125, {"ethanol-gfn2-discrete-4fs": 1}, 8.0, (2700.0, 4150.0)
+        "ethanol", "gfn2-xtb", "ethanol", 4.0, 0.125, {"ethanol-gfn2-discrete-4fs": 1}, 5.0, (2700.0, 4150.0)
     ),
     "water": System(
         "water64",
@@ -78,7 +78,7 @@ SYSTEMS = {
         4.0,
         0.125,
         {"water-corrected-2fs": 2, "water-corrected-4fs": 1},
-        4.0,
+        2.4,
         (3000.0, 4150.0),
     ),
 }  # fmt: skip
@@ -276,7 +276,7 @@ def structure(field: Field, ledger: Ledger) -> None:
     for contender in field.maps:
         defect = estimate_symplectic_defect(contender.step_map, field.starts[0], directions=2)
         back = reversal_error(contender.step_map, field.starts[0], n=5)
-        ledger.add(f"{field.name}, {contender.name}", "estimate of the symplectic defect", defect, limit=1e-8)
+        ledger.add(f"{field.name}, {contender.name}", "estimate of the symplectic defect", defect, limit=1e-6)
         ledger.add(f"{field.name}, {contender.name}", "reversal", back, unit="Å", limit=1e-9)
 
 

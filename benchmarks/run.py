@@ -40,6 +40,7 @@ BENCHMARKS = {
     "correction": (),
     "exact_sampling": (),
     "morse": (),
+    "integrators": (),
 }
 CPU_LIMIT_S = 200
 
