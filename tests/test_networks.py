@@ -10,6 +10,7 @@ from ase.build import bulk, molecule
 import actionlearn as al
 from actionlearn.errors import InvalidInput, UnsupportedSystem
 from actionlearn.neighbours import find_edges
+from actionlearn.potentials import forces_from_energy
 
 OPTIONS = [
     {},
@@ -98,6 +99,44 @@ def test_derivatives_agree_with_differences(options):
     small = al.PhaseState(state.positions[:3], state.momenta[:3], state.masses[:3], state.numbers[:3])
     q = small.positions.clone().requires_grad_()
     assert torch.autograd.gradgradcheck(lambda q: net.energy(small.moved(q, small.momenta)).sum(), (q,), atol=1e-5)
+
+
+@pytest.mark.parametrize("make", [ethanol, alloy])
+@pytest.mark.parametrize("layers", [1, 2])
+def test_written_out_forces_are_those_of_reverse_mode(make, layers):
+    state = make()
+    net = network(state, layers=layers, heads=2)
+    states = [state, al.PhaseState.batch([state, state.drift(0.05)])]
+    for there in states:
+        for potential in (net, net.head(0.3, -1.2)):
+            expected = forces_from_energy(potential.energy, there)
+            found = potential.forces(there)
+            assert not found.requires_grad and not found.is_inference()
+            assert (found - expected).abs().max() < 1e-13 * expected.abs().max().clamp_min(1.0)
+
+    # and when they are to be differentiated again, by positions and by weights
+    net.requires_grad_(True)
+    head, gradients = net.head(0.3, -1.2), []
+    for forces in (head.forces, lambda s: forces_from_energy(head.energy, s)):
+        q = state.positions.clone().requires_grad_()
+        F = forces(state.moved(q, state.momenta))
+        gradients.append(torch.autograd.grad((F**3).sum(), [q, *net.parameters()], allow_unused=True))
+    for mine, theirs in zip(*gradients, strict=True):
+        assert (mine is None or mine.abs().max() == 0.0) if theirs is None else torch.allclose(mine, theirs, atol=1e-11)
+
+
+def test_forces_follow_weights_that_change_and_networks_that_are_converted():
+    state = ethanol()
+    net = network(state, layers=2)
+    net.forces(state)
+    with torch.no_grad():
+        net.mix[0].mul_(0.5)
+    net.calibrate([state, state.drift(0.05)])
+    assert torch.allclose(net.forces(state), forces_from_energy(net.energy, state), atol=1e-12)
+    single, reference = net.to(torch.float32), net.forces(state.to(torch.float32))
+    assert reference.dtype == torch.float32
+    assert torch.allclose(single.forces(state.to(torch.float32)), reference)
+    assert torch.allclose(net.to(torch.float64).forces(state), reference.double(), atol=1e-3)
 
 
 def test_energy_is_smooth_where_a_neighbour_leaves():

@@ -62,6 +62,10 @@ class AtomicNetwork(nn.Module):
         """Set the fixed scales of the features from these states."""
         raise NotImplementedError
 
+    def forces_of(self, head: Head, state: PhaseState) -> Tensor:
+        """−∂E/∂q of a combination of heads; by reverse mode, where an architecture has nothing cheaper."""
+        return forces_from_energy(head.energy, state)
+
     # --- what follows -----------------------------------------------------------------------------
 
     def energy(self, state: PhaseState) -> Tensor:
@@ -70,7 +74,7 @@ class AtomicNetwork(nn.Module):
 
     def forces(self, state: PhaseState) -> Tensor:
         """−∂E/∂q of the first head, (atoms, 3), eV/Å."""
-        return forces_from_energy(self.energy, state)
+        return self.head(1.0, *[0.0] * (self.heads - 1)).forces(state)
 
     def energies(self, state: PhaseState) -> Tensor:
         """All heads, (systems, heads), eV."""
@@ -98,12 +102,16 @@ class AtomicNetwork(nn.Module):
                 f"the state is {state.positions.dtype}, the network {self.identity.dtype}: convert one of them, "
                 "state.to(dtype) or model.to(dtype)"
             )
-        edges = self.neighbours(state)
+        edges, index, kept = self.neighbours(state), None, None
         if self._padded is not None:
             known, numbers, around = self._padded
-            if known is edges and (numbers is state.numbers or torch.equal(numbers, state.numbers)):
-                return around
-        around = Neighbourhood(edges, self.cutoff, self._index(state.numbers), self.identity)
+            if numbers is state.numbers or torch.equal(numbers, state.numbers):
+                if known is edges:
+                    return around
+                index, kept = around.index, around.kept
+        if index is None:
+            index = self._index(state.numbers)
+        around = Neighbourhood(edges, self.cutoff, index, self.identity, kept)
         self._padded = (edges, state.numbers, around)
         return around
 
@@ -138,4 +146,4 @@ class Head(nn.Module):
 
     def forces(self, state: PhaseState) -> Tensor:
         """−∂E/∂q, (atoms, 3), eV/Å."""
-        return forces_from_energy(self.energy, state)
+        return self.network.forces_of(self, state)

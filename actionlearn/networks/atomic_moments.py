@@ -7,10 +7,14 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import silu
 
 from actionlearn.errors import InvalidInput
-from actionlearn.networks.atomic import AtomicNetwork
-from actionlearn.networks.neighbourhood import Neighbourhood, smooth_step
+from actionlearn.networks.atomic import AtomicNetwork, Head
+from actionlearn.networks.bonds import Bonds
+from actionlearn.networks.moments import Moments
+from actionlearn.networks.neighbourhood import Neighbourhood
+from actionlearn.potentials.protocol import forces_from_energy, refuse_forward_mode
 from actionlearn.state import PhaseState
 
 
@@ -31,10 +35,9 @@ class AtomicMoments(AtomicNetwork):
 
     | symbol | variable   | shape                      | unit |
     |--------|------------|----------------------------|------|
-    | D      | `D`        | (atoms, 3, neighbours)     | Å    |
-    | B e    | `radial`   | (atoms, B·S, neighbours)   |      |
-    | 1,u,uu | `angular`  | (atoms, neighbours, 10)    |      |
-    | a      | `a`        | (atoms, 2C, …)             |      |
+    | D, B, u | `Bonds`   |                            | Å    |
+    | B e    | `radial`   | (atoms, S·B, neighbours)   |      |
+    | M, a   | `Moments`  |                            |      |
     | x      | `x`        | (atoms, features)          |      |
     | E      | `energies` | (systems, heads)           | eV   |
 
@@ -43,7 +46,6 @@ class AtomicMoments(AtomicNetwork):
     """
 
     frequencies: Tensor
-    nine_of_six: Tensor
     shift: Tensor
     scale: Tensor
     velocity_scale: Tensor
@@ -84,7 +86,6 @@ class AtomicMoments(AtomicNetwork):
         self.register_buffer(
             "frequencies", math.pi / cutoff * torch.arange(1, radial + 1, dtype=dtype), persistent=False
         )
-        self.register_buffer("nine_of_six", torch.tensor([0, 1, 2, 1, 3, 4, 2, 4, 5]), persistent=False)
         n_features = (8 if momenta else 4) * C
         width = radial * n_species
         self.mix = nn.ParameterList(
@@ -128,8 +129,7 @@ class AtomicMoments(AtomicNetwork):
     def atom_energies(self, state: PhaseState) -> Tensor:
         """Each atom's share of the energies, (atoms, heads), eV."""
         x = torch.cat([*self._features(state, upto=len(self.mix) - 1), self._neighbourhood(state).one_hot], dim=1)
-        hidden = nn.functional.silu(self.hidden_in(x))
-        hidden = nn.functional.silu(self.hidden_out(hidden))
+        hidden = silu(self.hidden_out(silu(self.hidden_in(x))))
         return self.readout(torch.cat([hidden, x], dim=1))
 
     def _features(self, state: PhaseState, upto: int) -> list[Tensor]:
@@ -143,88 +143,107 @@ class AtomicMoments(AtomicNetwork):
         the network sees momenta.
         """
         features, moments = self._layers(state, len(self.mix) - 1)
-        a0, a1, a2, *odd = moments
-        C = self.channels
-        vectors = [a1, _turn(a2[:, :C], a1[:, C:])]
-        if odd:
-            o0, o1, o2 = odd
-            vectors += [o1, _turn(a2[:, :C], o1[:, C:]), o0[:, :C, None] * a1[:, :C], _turn(o2[:, :C], a1[:, C:])]
-        return torch.cat([*features, self._neighbourhood(state).one_hot], dim=1), torch.cat(vectors, dim=1)
+        return torch.cat([*features, self._neighbourhood(state).one_hot], dim=1), moments.vectors()
 
-    def _layers(self, state: PhaseState, upto: int) -> tuple[list[Tensor], list[Tensor]]:
-        """Invariants of layers 0 … upto and the channel moments of the last."""
+    def _layers(self, state: PhaseState, upto: int) -> tuple[list[Tensor], Moments]:
+        """Standardised invariants of layers 0 … upto and the moments of the last."""
         around = self._neighbourhood(state)
-        n, k = around.other.shape
-        D = around.differences(state.positions, around.offsets)
-        r = D.square().sum(1, keepdim=True).sqrt()
-        u = D / r
-        waves = torch.sin(r * self.frequencies.unsqueeze(1)) * (smooth_step(r / self.cutoff) / r)
-        radial = waves
-        if len(self.species) > 1:
-            radial = (waves.unsqueeze(1) * around.species.unsqueeze(2)).reshape(n, -1, k)
-        # of the symmetric u⊗u the six different components: xx, xy, xz, yy, yz, zz
-        rows = [around.ones, u, u * u[:, :1], u[:, 1:] * u[:, 1:2], u[:, 2:] * u[:, 2:]]
+        bonds = Bonds(around, state.positions, self.frequencies, self.cutoff)
+        angular = bonds.angular
         if self.momenta:
-            v = around.differences(state.velocities / self.velocity_scale)
-            rows += [(v * u).sum(1, keepdim=True), v, (u.unsqueeze(2) * v.unsqueeze(1)).reshape(n, 9, k)]
-        angular = torch.cat(rows, dim=1).transpose(1, 2)
-
+            v, u = around.differences(state.velocities / self.velocity_scale), bonds.u
+            uv = (u.unsqueeze(2) * v.unsqueeze(1)).flatten(1, 2)
+            angular = torch.cat([angular, (v * u).sum(1, keepdim=True), v, uv], dim=1)
         features: list[Tensor] = []
-        channels: list[Tensor] = []
         for layer in range(upto + 1):
-            if layer == 1:
-                sent = self.send(features[0])
-                radial = (self.radial_mix.T @ waves) * around.gather(sent)
-            moments = torch.bmm(radial, angular) * self.moment_scale
-            channels = self._channels(moments, self._weights(layer, around))
-            features.append((self._invariants(channels) - self.shift[layer]) * self.scale[layer])
-        return features, channels
+            if layer == 0:
+                radial = self._first_radial(bonds)
+            else:
+                radial = (self.radial_mix.T @ bonds.waves) * around.gather(self.send(features[0]))
+            moments = Moments(radial, angular, self._weights(layer, around), around)
+            features.append((moments.x - self.shift[layer]) * self.scale[layer])
+        return features, moments
 
-    def _channels(self, moments: Tensor, weights: Sequence[Tensor]) -> list[Tensor]:
-        """Left and right channels of every rank, each (atoms, 2C, components); even ranks first, then odd ones."""
-        columns = [slice(0, 1), slice(1, 4), slice(4, 10), slice(10, 11), slice(11, 14), slice(14, 23)]
-        a = [torch.bmm(w, moments[:, :, c]) for w, c in zip(weights, columns, strict=False)]
-        a[0] = a[0].squeeze(2)
-        a[2] = a[2].index_select(2, self.nine_of_six)
+    def _first_radial(self, bonds: Bonds) -> Tensor:
+        """B_b(r) e_j, (atoms, S·B, neighbours)."""
+        if len(self.species) == 1:
+            return bonds.waves
+        return (bonds.around.species * bonds.waves.unsqueeze(1)).flatten(1, 2)
+
+    # --- its derivative ---------------------------------------------------------------------------
+
+    def forces_of(self, head: Head, state: PhaseState) -> Tensor:
+        """−∂E/∂q of a combination of heads, (atoms, 3), eV/Å, the chain rule written out.
+
+        The same as reverse mode gives, at a third of the cost: no graph is recorded unless the positions or the
+        weights ask for gradients, and then one of plain operations, which can be differentiated again.
+        """
         if self.momenta:
-            a[3] = a[3].squeeze(2)
-        return a
+            return forces_from_energy(head.energy, state)
+        refuse_forward_mode(state)
+        asking = torch.is_grad_enabled() and (
+            state.positions.requires_grad or any(w.requires_grad for w in self.parameters())
+        )
+        state = state.ordinary()
+        around = self._neighbourhood(state)
+        weights = [self._weights(layer, around) for layer in range(len(self.mix))]
+        readout = self.readout.weight.new_tensor(head.coefficients) @ self.readout.weight
+        if asking:
+            return self._pull(state.positions, readout, around, weights)
+        with torch.inference_mode():
+            pull = self._pull(state.positions, readout, around, weights)
+        with torch.inference_mode(False):
+            return pull.clone()
 
-    def _weights(self, layer: int, around: Neighbourhood) -> tuple[Tensor, ...]:
-        """W^l(Z_i) of every atom, one (atoms, 2C, width) per rank; kept while they are not being trained."""
-        mix = self.mix[layer]
-        key = (layer, mix._version, mix.dtype)
+    def _pull(self, q: Tensor, readout: Tensor, around: Neighbourhood, weights: list[Weights]) -> Tensor:
+        bonds = Bonds(around, q, self.frequencies, self.cutoff)
+        layers = [Moments(self._first_radial(bonds), bonds.angular, weights[0], around)]
+        features = [(layers[0].x - self.shift[0]) * self.scale[0]]
+        if len(weights) == 2:
+            blend, heard = self.radial_mix.T @ bonds.waves, around.gather(self.send(features[0]))
+            layers.append(Moments(blend * heard, bonds.angular, weights[1], around))
+            features.append((layers[1].x - self.shift[1]) * self.scale[1])
+        x = torch.cat([*features, around.one_hot], dim=1)
+        hidden_in = self.hidden_in(x)
+        hidden_out = self.hidden_out(silu(hidden_in))
+
+        # and back, d_y for ∂E/∂y
+        d_hidden, d_direct = readout.split([hidden_out.shape[1], x.shape[1]])
+        d_hidden = (_silu_slope(hidden_out) * d_hidden) @ self.hidden_out.weight
+        d_x = torch.addmm(d_direct, _silu_slope(hidden_in) * d_hidden, self.hidden_in.weight)
+        d_features = list(d_x.split(self.shift.shape[1], 1))
+        d_waves = d_angular = None
+        if len(weights) == 2:
+            d_radial, d_angular = layers[1].derivatives(d_features[1] * self.scale[1])
+            d_features[0] = d_features[0] + around.scatter(d_radial * blend) @ self.send.weight
+            d_waves = self.radial_mix @ (d_radial * heard)
+        d_radial, d_first = layers[0].derivatives(d_features[0] * self.scale[0])
+        if len(self.species) > 1:
+            n, k = around.other.shape
+            d_radial = (d_radial.view(n, len(self.species), -1, k) * around.species).sum(1)
+        if d_waves is None or d_angular is None:
+            return bonds.forces(d_radial, d_first)
+        return bonds.forces(d_radial + d_waves, d_first + d_angular)
+
+    def _weights(self, layer: int, around: Neighbourhood) -> Weights:
+        """W^l(Z_i) of every atom, one (atoms, width, 2C) per rank; kept while they are not being trained."""
+        mix, C = self.mix[layer], self.channels
         constant = not (mix.requires_grad and torch.is_grad_enabled())
-        if constant and key in around.kept:
-            return around.kept[key]
-        chosen = mix[around.index].view(around.index.shape[0], mix.shape[1], -1, 2 * self.channels)
-        weights = chosen.permute(2, 0, 3, 1).contiguous().unbind(0)
-        if constant and not chosen.is_inference():
-            around.kept[key] = weights
+        key = (mix._version, self.moment_scale._version, mix.dtype, mix.device) if constant else ()
+        if constant and layer in around.kept and around.kept[layer][0] == key:
+            return around.kept[layer][1]
+        # the scale of the moments in passing
+        ranks = (mix * self.moment_scale).index_select(0, around.index).split(2 * C, 2)
+        weights = (ranks[0][..., :C], *ranks[1:])
+        if constant and not weights[0].is_inference():
+            around.kept[layer] = (key, weights)
         return weights
 
-    def _invariants(self, channels: list[Tensor]) -> Tensor:
-        """Products of channels that change neither under rotation nor under time reversal, (atoms, features)."""
-        C = self.channels
-        a0, a1, a2, *odd = channels
-        x = [
-            a0[:, :C],
-            (a1[:, :C] * a1[:, C:]).sum(2),
-            (a2[:, :C] * a2[:, C:]).sum(2),
-            (_turn(a2[:, :C], a1[:, C:]) * a1[:, :C]).sum(2),
-        ]
-        if odd:
-            o0, o1, o2 = odd
-            x += [
-                o0[:, :C] * o0[:, C:],
-                (o1[:, :C] * o1[:, C:]).sum(2),
-                (o2[:, :C] * o2[:, C:]).sum(2),
-                (_turn(a2[:, C:], o1[:, C:]) * o1[:, :C]).sum(2),
-            ]
-        return torch.cat(x, dim=1)
+
+Weights = tuple[Tensor, ...]
 
 
-def _turn(tensors: Tensor, vectors: Tensor) -> Tensor:
-    """Rank-2 channels (atoms, C, 9) applied to vector channels (atoms, C, 3)."""
-    n, c, _ = tensors.shape
-    return (tensors.reshape(n, c, 3, 3) * vectors.unsqueeze(2)).sum(3)
+def _silu_slope(x: Tensor) -> Tensor:
+    """The derivative of x·sigmoid(x)."""
+    s = x.sigmoid()
+    return torch.addcmul(s, x * s, 1.0 - s)
