@@ -139,8 +139,9 @@ class NeighbourList:
 
     Pairs are searched out to cutoff + skin. Those of a system stay complete until two of its atoms may have
     approached each other by more than the skin since the search, that is until one has moved further than skin/2;
-    then that system is searched anew, and all are when anything but the positions changes. Pairs between cutoff and
-    cutoff + skin are part of what is returned, so whatever uses them must vanish smoothly at the cutoff.
+    then that system is searched anew, and all are when anything but the positions changes. A molecule of which every
+    pair was found can only lose some, and is looked at again when an atom has moved by the cutoff. Pairs beyond the
+    cutoff are part of what is returned, so whatever uses them must vanish smoothly there.
     """
 
     def __init__(self, cutoff: float, skin: float = 0.5, *, half: bool = False) -> None:
@@ -153,7 +154,9 @@ class NeighbourList:
         self.searches = 0
         self._generation = _generation
         self._positions: Tensor | None = None  # where the edges of each system were searched
+        self._slack = torch.empty(0)  # how far the atoms may have moved since, squared
         self._frame: tuple[Tensor, ...] = ()
+        self._seen: tuple[tuple[Tensor, int], ...] = ()
         self._found: list[Pairs] = []
         self._edges: Edges | None = None
 
@@ -167,11 +170,12 @@ class NeighbourList:
             # copies, so that a change in place is noticed too
             self._positions = now.clone()
             self._frame = tuple(part.detach().clone() for part in (state.system, state.cell, state.pbc))
+            self._seen = _versions(state)
         else:
-            strayed = ~((now - self._positions).square().sum(1) <= (0.5 * self.skin) ** 2)  # what is no number too
-            if not bool(strayed.any()):
+            near = (now - self._positions).square().sum(1) <= self._slack  # not so what is no number
+            if bool(near.all()):
                 return self._edges
-            systems = state.system[strayed].unique()
+            systems = state.system[~near].unique()
             places = systems.tolist()
             fresh = _search(state, places, self.cutoff + self.skin, self.half)
             for k, pairs in zip(places, fresh, strict=True):
@@ -179,8 +183,18 @@ class NeighbourList:
             inside = torch.isin(state.system, systems)
             self._positions[inside] = now[inside]
         self._edges = _joined(state, self._found)
+        self._slack = self._reach(state)
         self.searches += 1
         return self._edges
+
+    def _reach(self, state: PhaseState) -> Tensor:
+        """How far each atom may move before its system is searched anew, squared, Å², (atoms,)."""
+        counts = state.atoms_per_system.tolist()
+        pairs = [n * (n - 1) // (2 if self.half else 1) for n in counts]
+        whole = [len(found[0]) == most for found, most in zip(self._found, pairs, strict=True)]
+        reach = [self.cutoff if all_pairs else 0.5 * self.skin for all_pairs in whole]
+        squared = state.positions.new_tensor(reach).square()
+        return torch.where(state.pbc.any(1), (0.5 * self.skin) ** 2, squared)[state.system]
 
     def _is_known(self, state: PhaseState) -> bool:
         """Whether these are the systems of the last search, but for their positions."""
@@ -189,8 +203,19 @@ class NeighbourList:
             return False
         if at is None or q.shape != at.shape or q.dtype != at.dtype or q.device != at.device:
             return False
+        versions = _versions(state)
+        if all(a is b and v == w for (a, v), (b, w) in zip(versions, self._seen, strict=True)):
+            return True
         frame = zip((state.system, state.cell, state.pbc), self._frame, strict=True)
-        return all(torch.equal(now, then) for now, then in frame)
+        same = all(torch.equal(now, then) for now, then in frame)
+        if same:
+            self._seen = versions
+        return same
+
+
+def _versions(state: PhaseState) -> tuple[tuple[Tensor, int], ...]:
+    """What tells without a look at the numbers that nothing but the positions has changed."""
+    return tuple((t, -1 if t.is_inference() else t._version) for t in (state.system, state.cell, state.pbc))
 
 
 _search_always = False

@@ -188,6 +188,31 @@ def test_edges_are_kept_until_an_atom_has_moved_half_the_skin():
     assert neighbours.searches == 4  # one to come back, one on the way
 
 
+def test_a_molecule_of_which_every_pair_is_known_is_left_alone():
+    q = torch.tensor([[0.0, 0, 0], [1.0, 0, 0], [0, 1.2, 0]], dtype=torch.float64)
+    alone = PhaseState(q, torch.zeros_like(q), torch.ones(3, dtype=torch.float64))
+    far = PhaseState(3.0 * q, torch.zeros_like(q), torch.ones(3, dtype=torch.float64))
+    for half in (False, True):
+        neighbours = NeighbourList(2.0, skin=0.4, half=half)
+        batch = PhaseState.batch([alone, far])  # of the second not every pair is within reach
+        neighbours(batch)
+        neighbours(moved(batch, 1, [1.5, 0, 0]))
+        assert neighbours.searches == 1
+        neighbours(moved(batch, 4, [0.3, 0, 0]))
+        assert neighbours.searches == 2
+        neighbours(moved(batch, 1, [2.1, 0, 0]))  # in case somebody comes who was not a neighbour, or is lost
+        assert neighbours.searches == 3
+        with pytest.raises(NonFinite, match="exploded"):
+            neighbours(moved(batch, 1, [1e7, 0, 0]))
+        with pytest.raises(NonFinite, match="exploded"):
+            neighbours(moved(batch, 1, [float("nan"), 0, 0]))
+    crystal = scattered(1, CELLS["cubic"], (True, True, True))  # no pairs, but images may come
+    neighbours = NeighbourList(1.0, skin=0.4)
+    neighbours(crystal)
+    neighbours(moved(crystal, 0, [0.3, 0, 0]))
+    assert neighbours.searches == 2
+
+
 @pytest.mark.parametrize("wrapped", [0, 3])
 def test_atoms_wrapped_by_a_lattice_vector_are_noticed(wrapped):
     """Shifts belong to the positions they were found with: after a wrap the old ones would be wrong."""
