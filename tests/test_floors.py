@@ -14,6 +14,7 @@ FLOORS = {
     "files": 0,
     "progress": 0,
     "parallel": 0,
+    "memory": 0,
     "krylov": 1,
     "neighbours": 1,
     "stepping": 1,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from actionlearn.errors import InvalidInput, UnsupportedSystem
+from actionlearn.memory import keep_freed_memory
 from actionlearn.neighbours import Edges, NeighbourList
 from actionlearn.networks.neighbourhood import Neighbourhood
 from actionlearn.potentials.protocol import forces_from_energy
@@ -36,6 +37,7 @@ class AtomicNetwork(nn.Module):
     ) -> None:
         """Know the atomic numbers `species` and find neighbours within the cutoff."""
         super().__init__()
+        keep_freed_memory()
         if not species or len(set(species)) != len(species):
             raise InvalidInput(f"species must be distinct atomic numbers, at least one, got {list(species)}")
         self.species = tuple(int(z) for z in species)
