@@ -98,8 +98,8 @@ class Recipe:
         )
 
 
-def main(recipe: Recipe) -> None:
-    """Run a recipe as its script was asked to."""
+def main(recipe: Recipe) -> tuple[Path, bool]:
+    """Run a recipe as its script was asked to; returns its folder, and whether it was to be quick."""
     parser = argparse.ArgumentParser(description=sys.modules["__main__"].__doc__)
     parser.add_argument("--quick", action="store_true", help="as little of it as shows that everything works")
     parser.add_argument("--output", type=Path, help="folder for what is made (out/examples/NAME)")
@@ -115,6 +115,7 @@ def main(recipe: Recipe) -> None:
     print(table([row]))
     if args.keep:
         keep(recipe, output, row)
+    return output, args.quick
 
 
 def keep(recipe: Recipe, output: Path, row: dict[str, Any]) -> None:
@@ -136,18 +137,18 @@ def run(recipe: Recipe, output: Path, processes: int) -> dict[str, Any]:
     options |= {"record-every": recipe.record_every, "stretches": recipe.stretches, "frames": recipe.frames}
     options |= {"equilibrate-ps": recipe.thermostat_ps, "decorrelate-ps": recipe.decorrelate_ps}
     options |= {"friction-per-ps": recipe.friction_per_ps, "processes": processes, "output": data}
-    _command("sample", [structure], options)
+    command("sample", [structure], options)
     if not model.exists() or model.with_name("model.pt.state").exists():
         options = {"kind": recipe.kind, "stages": recipe.stages, "step-fs": recipe.step_fs, **recipe.train}
-        _command("train", [data], options | {"output": model})
+        command("train", [data], options | {"output": model})
     options = {"temperature": recipe.validate_K, "ps": recipe.ps, "reference-ps": recipe.reference_ps}
-    _command("validate", [model, data], options | {"output": found})
+    command("validate", [model, data], options | {"output": found})
     row = weigh(recipe, model, data, json.loads((found / "validation.json").read_text()))
     write_json(output / "result.json", row)
     return row
 
 
-def _command(verb: str, files: list[Path], options: dict[str, Any]) -> None:
+def command(verb: str, files: list[Path], options: dict[str, Any]) -> None:
     """What a user would type, shown and done."""
     words = [verb, *map(str, files)]
     for name, value in options.items():
