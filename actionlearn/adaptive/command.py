@@ -19,7 +19,7 @@ from actionlearn.parallel import Ranks
 from actionlearn.reference import ReferenceSet, sample
 from actionlearn.settings import Settings
 
-ONLY_ADAPTIVE = ("temperature", "rounds", "calls", "held_out")
+ONLY_ADAPTIVE = ("temperature", "rounds", "calls", "explore_ps", "held_out")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--temperature", type=float, nargs="+", metavar="K", help="what the map is to be good for")
     group.add_argument("--rounds", type=int, metavar="N", help=f"most rounds of new stretches ({Plan.rounds})")
     group.add_argument("--calls", type=int, metavar="N", help="most calls of the base potential in all (any number)")
+    group.add_argument("--explore-ps", type=float, metavar="PS", help="length of the runs of a round (4; potential: 1)")
     group.add_argument("--held-out", metavar="DATA", help="stretches to measure errors on (some of DATA)")
 
 
@@ -52,17 +53,19 @@ def prepare(args: argparse.Namespace, ranks: Ranks) -> None:
     if len(args.data) > 1 or Path(args.data[0]).is_dir():
         return
     structure, folder = args.data[0], Path(args.adaptive) / "start"
+    pace = {"step_fs": args.step_fs / 12, "record_every": 4}
+    if args.kind == "potential":  # whose steps are those of the base, and which needs no motion: frames farther apart
+        pace = {"step_fs": args.step_fs, "record_every": 8}
     sample(
         structure,
         args.base or systems.default_potential(structure),
         folder,
         temperatures_K=[min(args.temperature)],
-        step_fs=args.step_fs / 12,
-        record_every=4,
-        frames=31,
+        **pace,
+        frames=31 if args.kind != "potential" else 8,
         stretches=4,
         chains=1,
-        equilibrate_ps=1.0,
+        equilibrate_ps=1.0 if args.kind != "potential" else 0.3,
         seed=args.seed,
         progress=True,
     )
@@ -74,7 +77,10 @@ def plan(args: argparse.Namespace) -> Plan:
     if args.temperature is None:
         raise InvalidInput("--adaptive needs --temperature: say what the map is to be good for")
     rounds = Plan.rounds if args.rounds is None else args.rounds
-    return Plan(tuple(args.temperature), rounds=rounds, calls=args.calls)
+    found = Plan(tuple(args.temperature), rounds=rounds, calls=args.calls)
+    if args.kind == "potential":  # whose steps are short, and whose labels cost one call each
+        found = dataclasses.replace(found, ps=1.0, stretches=16)
+    return found if args.explore_ps is None else dataclasses.replace(found, ps=args.explore_ps)
 
 
 def run(args: argparse.Namespace, blueprint: Blueprint, settings: Settings, start: Any, device: torch.device) -> None:
