@@ -56,7 +56,7 @@ MAPS = [("discrete", 2), ("discrete", 3), ("processed", 1), ("processed", 2), ("
 
 @pytest.mark.parametrize(("kind", "stages"), [*MAPS, ("midpoint", 1)])
 def test_training_lowers_the_error_of_the_real_map(data, kind, stages):
-    updates, factor = {"discrete": (40, 3.0), "processed": (40, 2.0)}.get(kind, (80, 1.5))
+    updates, factor = {"discrete": (80, 3.0), "processed": (40, 2.0), "corrected": (160, 1.5)}.get(kind, (80, 1.5))
     training = trainer(data, kind, stages, updates=updates, learning_rate=0.01)
     before = step_errors(training.average, data[2], windows=16)
     report = training.run()
@@ -176,7 +176,7 @@ def test_derivatives_borrowed_from_the_base_itself_are_its_own(data):
 
 
 def test_a_base_without_derivatives_can_be_corrected(data):
-    settings = Settings(minutes=None, updates=150, batch_atoms=32)
+    settings = Settings(minutes=None, updates=200, batch_atoms=32)
     training = Trainer(blueprint("corrected", 2), *data[:2], settings, Opaque())
     before = step_errors(training.average, data[2], windows=16)
     training.run()
