@@ -6,7 +6,7 @@ cd "$(dirname "$0")/../.."
 folder="${1:-out/peers/environment}"
 python3 -m venv "$folder"
 pip="$folder/bin/pip --disable-pip-version-check"
-# torch first: pinned, it comes for the processor alone
+# torch first and pinned, so that nothing below brings another build; without a GPU, have pip find the one for processors
 $pip install --quiet --constraint constraints.txt torch==2.13.0
 $pip install --quiet --constraint constraints.txt \
     flashmd==0.3.0 metatrain==2026.3.1 metatomic-torch==0.1.19 metatensor-torch==0.10.8 omegaconf==2.4.0 torchdiffeq

@@ -40,9 +40,10 @@ class Plan:
 
 
 PLANS = {
-    "flashmd-direct": Plan("direct", 10, {**GUESSING, **SHALLOW}),
-    "flashmd-symplectic": Plan("symplectic", 4, {**SMALL, **SHALLOW}),
-    "midpoint": Plan("midpoint", 500, {"cutoff": 5.6}),
+    "flashmd-direct": Plan("direct", 20, {**GUESSING, **SHALLOW}),
+    "flashmd-symplectic-brief": Plan("symplectic", 4, {**SMALL, **SHALLOW}),
+    "flashmd-symplectic": Plan("symplectic", 8, {**SMALL, **SHALLOW}),
+    "midpoint": Plan("midpoint", 200, {"cutoff": 5.6}),
 }
 BATCH = 4
 LEARNING_RATES = {"direct": 3e-3, "symplectic": 3e-3, "midpoint": 0.01}
