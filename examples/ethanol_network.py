@@ -2,20 +2,23 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from recipe import Recipe, command, main
+from recipe import Recipe, Repeated, command, main
 
 import actionlearn as al
 from actionlearn import dipoles, systems
-from actionlearn.analysis import infrared_spectrum
+from actionlearn.analysis import InfraredSpectrum, infrared_spectrum
 from actionlearn.files import write_json
 from actionlearn.losses import force_errors
 from actionlearn.pictures import picture
 from actionlearn.settings import Settings
 
 BANDS = {"C-O, C-C": (800, 1200), "bends": (1200, 1600), "C-H": (2700, 3200), "O-H": (3300, 3900)}
+RUNS, RUN_PS = 6, 2.5
+"""Runs of long steps, and as many of Verlet on GFN2-xTB, from which the spectra are averaged."""
 
 
 def committee(output: Path, quick: bool) -> str:
@@ -23,8 +26,8 @@ def committee(output: Path, quick: bool) -> str:
     net = output / "net.pt"
     if not net.exists():
         options = {"kind": "potential", "members": 2 if quick else 3, "base": "gfn2-xtb", "step_fs": 0.5}
-        options |= {"temperature": (300.0, 500.0), "adaptive": output / "chosen", "rounds": 1 if quick else 3}
-        options |= {"explore_ps": 0.01 if quick else 0.5, "updates": 4 if quick else 250, "channels": 8, "hidden": 32}
+        options |= {"temperature": (300.0, 500.0), "adaptive": output / "chosen", "rounds": 1 if quick else 4}
+        options |= {"explore_ps": 0.01 if quick else 0.5, "updates": 4 if quick else 400, "channels": 8, "hidden": 32}
         command("train", ["ethanol"], options | {"output": net})
     return str(net)
 
@@ -35,14 +38,14 @@ RECIPE = Recipe(
     potential=committee,
     step_fs=4.0,
     stages=4,
-    base_step_fs=0.5,
+    base_step_fs=0.25,
     record_every=4,
     temperatures_K=(300.0, 500.0),
-    stretches=10,
-    frames=41,
+    stretches=24,
+    frames=61,
     thermostat_ps=0.3,
     decorrelate_ps=0.06,
-    train={"updates": 800, "channels": 16, "batch_atoms": 288},
+    train={"updates": 1200, "channels": 16, "learning_rate": 0.015, "batch_atoms": 288},
     ps=10.0,
     reference_ps=2.0,
 )
@@ -57,31 +60,58 @@ def against_base(output: Path, quick: bool) -> dict[str, float]:
     return dataclasses.asdict(found)
 
 
-def infrared(output: Path, quick: bool) -> dict[str, dict[str, float]]:
-    """The infrared spectrum of a long-step run, with a dipole model trained on GFN2-xTB's dipoles afterwards."""
+def infrared(output: Path, quick: bool) -> dict[str, Any]:
+    """Bands of long-step runs with a dipole model trained afterwards, beside those of Verlet on GFN2-xTB itself.
+
+    Both start from the same states. A third spectrum has the frames of the long steps and the dipoles of GFN2-xTB: it
+    differs from the first by the dipole model alone.
+    """
     base, model = systems.potential("gfn2-xtb", systems.structure("ethanol")), al.load(output / "model.pt")
     seen = [s for s in al.ReferenceSet.open(output / "reference") if s.temperature_K == 300.0]
-    known = [stretch.state(k) for stretch in seen for k in range(0, len(stretch), 4)]
+    known = [stretch.state(k) for stretch in seen for k in range(0, len(stretch), 8)]
     settings = Settings(minutes=None, updates=4 if quick else 400)
-    mu = dipoles.label(known, base)
-    network = dipoles.fit(known, mu, settings, network={"channels": 8}, progress=True)
+    network = dipoles.fit(known, dipoles.label(known, base), settings, network={"channels": 8}, progress=True)
     dipoles.save(network, output / "dipole.pt")
-    states = [seen[-1].state(-1)]
-    with torch.no_grad():
-        for _ in range(100 if quick else 3000):
-            states.append(model.step(states[-1]))
-        moments = np.concatenate([network(state).numpy() for state in states])
-    checked = states[:2] if quick else states[::20]
-    found = dipoles.errors(network, checked, dipoles.label(checked, base))
-    print(f"dipoles along {len(states)} steps of {model.step_fs:g} fs, against GFN2-xTB's: {found}")
-    spectrum = infrared_spectrum(moments, model.step_fs, resolution_per_cm=200 if quick else 40)
-    with picture(output / "infrared.png") as (axes,):
-        axes.plot(spectrum.per_cm, 1e3 * spectrum.absorption)
-        axes.set(xlabel="cm⁻¹", ylabel="absorption (10⁻³ cm)", title="Ethanol, infrared, steps of 4 fs")
-    bands = {name: spectrum.band(*limits) for name, limits in BANDS.items()}
+    steps, starts = (60, seen[:2]) if quick else (round(1000 * RUN_PS / model.step_fs), seen[:RUNS])
+    substeps = 2 if quick else round(model.step_fs / RECIPE.base_step_fs)
+    verlet = Repeated(al.Verlet(base, step_fs=model.step_fs / substeps), substeps)
+    long, exact = ([run(step, stretch.state(0), steps) for stretch in starts] for step in (model, verlet))
+    labels = [dipoles.label(states, base) for states in long]
+    error = dipoles.errors(network, [state for states in long for state in states], np.concatenate(labels))
+    print(f"dipoles along the long steps, against GFN2-xTB's: {error}")
+    moments = {
+        "long steps": [torch.cat([network(state) for state in states]).detach().numpy() for states in long],
+        "long steps, dipoles of GFN2-xTB": labels,
+        "Verlet on GFN2-xTB": [dipoles.label(states, base) for states in exact],
+    }
+    spectra = {
+        name: [infrared_spectrum(mu, model.step_fs, resolution_per_cm=400 if quick else 40) for mu in runs]
+        for name, runs in moments.items()
+    }
+    bands = {name: {band: centre(found, *limits) for band, limits in BANDS.items()} for name, found in spectra.items()}
     for name, at in bands.items():
-        print(f"  {name:10s} {at:6.0f} cm⁻¹")
-    return {"bands_per_cm": bands, "dipole": dataclasses.asdict(found)}
+        print(f"{name:32s} " + ", ".join(f"{band} {mean:.0f} ± {e:.0f}" for band, (mean, e) in at.items()) + " cm⁻¹")
+    with picture(output / "infrared.png") as (axes,):
+        for name, found in spectra.items():
+            axes.plot(found[0].per_cm, 1e3 * np.mean([one.absorption for one in found], 0), label=name, lw=1)
+        axes.set(xlabel="cm⁻¹", ylabel="absorption (10⁻³ cm)", title="Ethanol, infrared, 300 K")
+        axes.legend()
+    return {"bands_per_cm": bands, "dipole": dataclasses.asdict(error)}
+
+
+@torch.no_grad()
+def run(step: Any, state: al.PhaseState, n: int) -> list[al.PhaseState]:
+    """The states after each of n steps."""
+    found = [state]
+    for _ in range(n):
+        found.append(step.step(found[-1]))
+    return found[1:]
+
+
+def centre(spectra: list[InfraredSpectrum], low: float, high: float) -> tuple[float, float]:
+    """Mean position of a band over runs, and the error of that mean, cm⁻¹."""
+    found = [spectrum.band(low, high) for spectrum in spectra]
+    return float(np.mean(found)), float(np.std(found, ddof=1) / np.sqrt(len(found)))
 
 
 if __name__ == "__main__":
