@@ -18,6 +18,8 @@ sys.path.append(str(BENCHMARKS))
 from clock import Turns  # noqa: E402
 from ledger import Ledger, Row, compare, environment, expected, read_rows, write_rows  # noqa: E402
 from peers.flow_maps import Repaired, consistency_loss, trained  # noqa: E402
+from run import BASELINE  # noqa: E402
+from run import BENCHMARKS as SCRIPTS  # noqa: E402
 from yardstick import Contender, Ladder, Spans  # noqa: E402
 
 
@@ -192,3 +194,11 @@ def test_flow_maps_learn_forces_in_seconds_and_repair_what_they_break():
     assert abs(total(plain) - total(state)) > 1e-3
     assert total(repaired) == pytest.approx(total(state), abs=1e-9)
     assert repaired.momenta.sum(0).abs().max() < 1e-9
+
+
+def test_the_committed_run_is_of_today_s_benchmarks():
+    found, about = read_rows(BASELINE)
+    assert {row.benchmark for row in found} <= set(SCRIPTS)
+    assert about["quick"] is True
+    assert all(row.holds for row in found)
+    assert {change.verdict for change in compare(found, found)} == {"same"}
