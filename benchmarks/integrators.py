@@ -6,7 +6,8 @@ Errors are those of Δq and Δp over one long step h, against the exact flow of 
 customary steps, a tenth of the fastest period and the one that shifts the fastest band by 10 cm⁻¹, (ωΔt)²/24·ω; every
 scheme at every step serves for the two summaries: what it costs to be as accurate as a map over h, and how wrong it is
 at the map's cost. Costs are CPU times on one thread, all measured in turns. With hydrogens of 3 u another motion is
-followed, compared with its own exact flow.
+followed, compared with its own exact flow. "Verlet, network" is velocity Verlet on a potential matched to forces: the
+architecture of the map, as much CPU time of training, no motion.
 
 Long runs are microcanonical; `band` is the mean wavenumber of the velocity spectrum in the range of the fastest modes,
 less that of Verlet in steps of a fortieth of the fastest period.
@@ -37,15 +38,20 @@ from actionlearn.schemes.published import BLANES_MOAN_4, VELOCITY_VERLET, respa
 from actionlearn.structure import estimate_symplectic_defect, reversal_error
 
 ROOT = Path(__file__).parent.parent
+MODELS = ROOT / "data" / "models"
 HYDROGEN_MASS = 3.0
 HEAVY = "Verlet, heavy hydrogens"
+NETWORK = "Verlet, network"
 SHIFT_PER_CM = 10.0
 RUNGS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48)
 
 
 @dataclasses.dataclass(frozen=True)
 class System:
-    """A long step of one system and the maps that take it, each in so many steps of its own."""
+    """A long step of one system and the maps that take it, each in so many steps of its own.
+
+    `network` is the file of a potential that was matched to forces.
+    """
 
     structure: str
     potential: str
@@ -55,6 +61,7 @@ class System:
     models: Mapping[str, int]
     ps: float
     band: tuple[float, float]
+    network: str = ""
 
 
 SYSTEMS = {
@@ -67,6 +74,7 @@ SYSTEMS = {
         {"cuau-discrete-24fs": 1, "cuau-corrected-24fs": 1},
         20.0,
         (180.0, 500.0),
+        "cuau-potential",
     ),
     "ethanol": System(
         "ethanol", "gfn2-xtb", "ethanol", 4.0, 0.125, {"ethanol-gfn2-discrete-4fs": 1}, 5.0, (2700.0, 4150.0)
@@ -128,12 +136,12 @@ class Field:
     def _map(self, file: str, n: int) -> Contender:
         corrected = "corrected" in file
         base = self.fresh_base() if corrected else None
-        model = al.load(ROOT / "data" / "models" / f"{file}.pt", base=base)
+        model = al.load(MODELS / f"{file}.pt", base=base)
         return Contender(file, model, n, calls=model.stages if corrected else 0, gradients=model.stages)
 
     def scheme(self, name: str, step_fs: float) -> al.Splitting:
-        """A scheme by name, on a base potential of its own."""
-        base = self.fresh_base()
+        """A scheme by name, on a potential of its own."""
+        base = al.load(MODELS / f"{self.about.network}.pt").potential if name == NETWORK else self.fresh_base()
         if name.startswith("r-RESPA"):
             fast, slow = base.parts()
             return al.Splitting({"F": fast, "S": slow}, respa(int(name.split()[1])), step_fs=step_fs)
@@ -145,6 +153,7 @@ class Field:
         names = ["Verlet", "Blanes-Moan 4"]
         if isinstance(self.base, SPCFw):
             names += [f"r-RESPA {inner}" for inner in (2, 4, 8)]
+        names += [NETWORK] if about.network else []
         found = {}
         for name in names:
             mine = [n for n in rungs if name != "Blanes-Moan 4" or about.span_fs / n >= 3.0 * about.fine_fs]
@@ -161,8 +170,8 @@ def heavier(state: al.PhaseState) -> al.PhaseState:
     return al.PhaseState.from_atoms(repartitioned(state.to_atoms(), HYDROGEN_MASS))
 
 
-def costs(field: Field) -> dict[str, float]:
-    """CPU ms of a step of its own of every scheme and map, measured in turns, each with neighbours of its own."""
+def costs(field: Field) -> Turns:
+    """CPU times of a step of its own of every scheme and map, measured in turns, each with neighbours of its own."""
     step = min(0.5 * field.tolerated_fs, field.about.span_fs)
     calls = {}
     for name in field.ladders:
@@ -170,8 +179,7 @@ def costs(field: Field) -> dict[str, float]:
         calls[name] = moving(Contender(name, field.scheme(name, step)), state)
     for contender in field.maps:
         calls[contender.name] = moving(dataclasses.replace(contender, substeps=1), field.starts[0])
-    turns = Turns(calls, 8 if field.quick else 40, lead_in=3)
-    return {name: turns.ms(name) for name in calls}
+    return Turns(calls, 24 if field.quick else 60, lead_in=3)
 
 
 def contestants(field: Field) -> list[tuple[str, Contender]]:
@@ -184,10 +192,14 @@ def contestants(field: Field) -> list[tuple[str, Contender]]:
     if "r-RESPA 4" in field.ladders:
         step_map = field.scheme("r-RESPA 4", field.about.span_fs / 2)
         lines.append(("r-RESPA 4", Contender("r-RESPA, 4 inner steps", step_map, 2, calls=1)))
+    if NETWORK in field.ladders:
+        for n in sorted({field.maps[0].gradients, tenth}):  # at the map's cost, and at a customary step
+            step_map = field.scheme(NETWORK, field.about.span_fs / n)
+            lines.append((NETWORK, Contender(f"{NETWORK}, {step_map.step_fs:g} fs", step_map, n, gradients=1)))
     return lines + [(contender.name, contender) for contender in field.maps]
 
 
-def table(field: Field, ms: Mapping[str, float], ledger: Ledger) -> dict[str, float]:
+def table(field: Field, turns: Turns, ledger: Ledger) -> dict[str, float]:
     """One line for each; gives back the maps' errors of Δp."""
     about, state = field.about, field.starts[0]
     print(
@@ -200,15 +212,18 @@ def table(field: Field, ms: Mapping[str, float], ledger: Ledger) -> dict[str, fl
     if not field.quick:
         fine = field.verlet(field.substeps(field.period_fs / 40.0), "a fortieth")
         reference = long_run(fine, field.base, state, about.ps, about.band)
-    errors = {}
+    errors, unit = {}, 0.0
     for known_as, contender in contestants(field):
         position, momentum, uncertainty = field.spans.errors(contender)
-        cost = contender.per_ps(ms[known_as])
-        text = (
-            f"{contender.name:27s}{contender.step_map.step_fs:8.3g}{contender.per_ps(contender.calls):9.0f}"
-            f"{contender.per_ps(contender.gradients):9.0f}{cost:10.1f}{100 * position:9.4f}{100 * momentum:9.4f}"
-        )
+        ratio, spread = turns.ratio(known_as, "Verlet")
+        unit = unit or contender.per_ps(ratio)
+        numbers = contender.step_map.step_fs, contender.per_ps(contender.calls), contender.per_ps(contender.gradients)
+        text = f"{contender.name:27s}" + "{:8.3g}{:9.0f}{:9.0f}".format(*numbers)
+        text += f"{contender.per_ps(turns.ms(known_as)):10.1f}{100 * position:9.4f}{100 * momentum:9.4f}"
         case = f"{field.name}, {contender.name}"
+        ledger.add(case, "step", contender.step_map.step_fs, unit="fs", better="equal", tolerance=1e-6)
+        relative, spread = contender.per_ps(ratio) / unit, contender.per_ps(spread) / unit
+        ledger.add(case, "CPU / Verlet at a tenth of the period", relative, error=spread, tolerance=0.25)
         ledger.add(case, "error of Δq", 100 * position, unit="%", tolerance=0.05)
         ledger.add(case, "error of Δp", 100 * momentum, error=100 * uncertainty, unit="%", tolerance=0.05)
         if contender in field.maps:
@@ -240,31 +255,38 @@ def noted(run: LongRun, reference: LongRun, case: str, ledger: Ledger) -> None:
     ledger.add(case, "shift of the fastest band", shift, error=error, unit="cm⁻¹")
 
 
-def summaries(field: Field, ms: Mapping[str, float], errors: Mapping[str, float], ledger: Ledger) -> None:
+def summaries(field: Field, turns: Turns, errors: Mapping[str, float], ledger: Ledger) -> None:
     """At equal accuracy, what everything costs; at equal cost, how wrong everything is."""
     span, ladders, names = field.about.span_fs, field.ladders, list(field.ladders)
     print(f"\n{field.name}, as accurate as the map (Δp over {span:g} fs): CPU time relative to Verlet on the base")
     print(f"{'':27s}{'Δp, %':>8s}{'map':>9s}  " + "  ".join(f"{name:>23s}" for name in names))
     for contender in field.maps:
-        error, mine = errors[contender.name], ms[contender.name] * contender.substeps
+        error = errors[contender.name]
         steps = {name: ladder.steps_for(error) for name, ladder in ladders.items()}
-        unit = steps["Verlet"] * ms["Verlet"]
-        cells = [f"{steps[name] * ms[name] / unit:9.2f} ({span / steps[name]:7.3f} fs)" for name in names]
-        print(f"{contender.name:27s}{100 * error:8.4f}{mine / unit:9.2f}  " + "  ".join(f"{c:>23s}" for c in cells))
+        unit = steps["Verlet"]
+        ratio, spread = (contender.substeps / unit * x for x in turns.ratio(contender.name, "Verlet"))
+        others = {name: n / unit * turns.ratio(name, "Verlet")[0] for name, n in steps.items()}
+        cells = [
+            "at no step" if math.isinf(n) else f"{others[name]:9.2f} ({span / n:7.3f} fs)" for name, n in steps.items()
+        ]
+        print(f"{contender.name:27s}{100 * error:8.4f}{ratio:9.2f}  " + "  ".join(f"{c:>23s}" for c in cells))
         case = f"{field.name}, as accurate as {contender.name}"
-        ledger.add(case, "CPU, map / Verlet on the base", mine / unit, tolerance=0.25)
-        ledger.add(case, "step of Verlet", span / steps["Verlet"], unit="fs", better="equal", tolerance=0.05)
+        ledger.add(case, "CPU, map / Verlet on the base", ratio, error=spread, tolerance=0.25)
+        ledger.add(case, "step of Verlet", span / unit, unit="fs", better="equal", tolerance=0.05)
         for name in names[1:]:
-            ledger.add(case, f"CPU, {name} / Verlet", steps[name] * ms[name] / unit, better="equal", tolerance=0.25)
+            ledger.add(case, f"CPU, {name} / Verlet", others[name], better="equal", tolerance=0.25)
     print(f"\n{field.name}, at the CPU time of the map: error of Δp relative to the map's")
     print(f"{'':27s}{'ms/ps':>8s}  " + "  ".join(f"{name:>23s}" for name in names))
     for contender in field.maps:
-        error, mine = errors[contender.name], ms[contender.name] * contender.substeps
-        found = {name: ladders[name].error_at(mine / ms[name]) / error for name in names}
+        error, mine = errors[contender.name], turns.ms(contender.name) * contender.substeps
+        steps = {name: contender.substeps * turns.ratio(contender.name, name)[0] for name in names}
+        found = {name: ladders[name].error_at(n) / error for name, n in steps.items()}
         cells = ["cannot step that far" if math.isinf(x) else f"{x:.3g} ×" for x in found.values()]
         print(f"{contender.name:27s}{1000.0 * mine / span:8.0f}  " + "  ".join(f"{c:>23s}" for c in cells))
         case = f"{field.name}, at the CPU time of {contender.name}"
         ledger.add(case, "error, Verlet on the base / map", found["Verlet"], better="higher", tolerance=0.5)
+        for name in names[1:]:
+            ledger.add(case, f"error, {name} / map", found[name], better="equal", tolerance=0.5)
 
 
 def structure(field: Field, ledger: Ledger) -> None:
@@ -298,9 +320,9 @@ def main() -> None:
             print("ethanol is left out: GFN2-xTB needs tblite, pip install 'actionlearn[xtb]'", file=sys.stderr)
             continue
         field = Field(name, arguments.quick)
-        ms = costs(field)
-        errors = table(field, ms, ledger)
-        summaries(field, ms, errors, ledger)
+        turns = costs(field)
+        errors = table(field, turns, ledger)
+        summaries(field, turns, errors, ledger)
         structure(field, ledger)
     ledger.write(arguments.json, quick=arguments.quick)
 

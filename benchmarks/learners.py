@@ -117,7 +117,7 @@ def main():
     errors = {contender.name: spans.errors(contender) for contender, _ in found}
     calls = {c.name: moving(c, starts[0]) for c, _ in found if math.isfinite(errors[c.name][1])}
     calls["Verlet, 2 fs"] = moving(Contender("", al.Verlet(SecondMomentMetals(), step_fs=2.0), 12), starts[0])
-    turns = Turns(calls, 3 if quick else 15)
+    turns = Turns(calls, 3 if quick else 40)
     start = min(test.stretches, key=lambda s: abs(s.temperature_K - 500.0)).state(0)
     print(
         f"alloy, {arguments.cpu_minutes:g} CPU minutes of training each; 24 fs; long runs of {arguments.ps:g} ps\n"
@@ -139,14 +139,18 @@ def main():
             f"{100 * position:8.3f}{100 * momentum:8.3f}{defect:9.1e}{back:9.1e}"
         )
         case = f"alloy, {arguments.cpu_minutes:g} CPU minutes, {contender.name}"
+        ledger.add(case, "updates", report["updates"], better="higher", tolerance=0.5)
+        ledger.add(case, "gradients", contender.per_ps(gradients), unit="per ps", tolerance=0.05)
         ledger.add(case, "error of Δq", 100 * position, unit="%", tolerance=0.3)
         ledger.add(case, "error of Δp", 100 * momentum, error=100 * error, unit="%", tolerance=0.3)
         ratio, uncertainty = turns.ratio(contender.name, "Verlet, 2 fs")
         ledger.add(case, "CPU / Verlet of 2 fs on the base", ratio, error=uncertainty, tolerance=0.25)
         ledger.add(case, "symplectic defect", defect, **expected("flow map" in contender.name, 1e-5, 1e-4))
+        ledger.add(case, "reversal", back, unit="Å", **expected("flow map" in contender.name, 1e-6, 1e-4))
         if not quick:
             run = long_run(contender, base, start, arguments.ps, None)
             ledger.add(case, "drift, absolute", abs(run.drift), error=run.drift_error, unit="meV/atom/ps")
+            ledger.add(case, "time that the run lasted", run.ps, unit="ps", better="higher")
             T = ", ".join(f"{symbol} {value:.0f}" for symbol, value in run.temperatures_K.items())
             ended = f"  ended after {run.ps:.2f} ps: {run.failure[:50]}"
             text += ended if run.failure else f"  {run.drift:+.3f} ±{run.drift_error:.3f}, {T} K"

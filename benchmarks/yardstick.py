@@ -24,6 +24,9 @@ from actionlearn.validation.rollout import RollOut, roll_out
 LOST = 0.5
 """Relative error of a step beyond which a scheme is not said to follow the motion."""
 
+LEVEL = 1.0
+"""Order below which an error no longer follows the step: that of a potential that was learned."""
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Contender:
@@ -110,13 +113,15 @@ class Ladder:
         return cls(name, tuple(rungs), tuple(errors))
 
     def steps_for(self, error: float) -> float:
-        """Steps in the long step at which the error is this one."""
+        """Steps in the long step at which the error is this one; infinite where the error levels off above it."""
         n, e = self._followed()
         k = int(np.argmax(e <= error)) if (e <= error).any() else len(e)
         if k == 0:
             return float(n[0])  # no worse even at the longest step that it can take
         k = min(k, len(e) - 1)
         order = math.log(e[k - 1] / e[k]) / math.log(n[k] / n[k - 1])
+        if e[k] > error and order < LEVEL:
+            return math.inf
         return float(n[k] * (e[k] / error) ** (1.0 / order))
 
     def error_at(self, steps: float) -> float:

@@ -1,6 +1,7 @@
 """What benchmarks write down is compared: planted regressions are found, noise passes, structure has limits."""
 
 import dataclasses
+import importlib
 import json
 import math
 import sys
@@ -135,6 +136,9 @@ def test_steps_at_an_accuracy_and_accuracy_at_a_cost():
     assert ladder().error_at(4.0) == pytest.approx(0.0625)
     assert ladder().error_at(16.0) == pytest.approx(0.015625 / 4.0)
     assert math.isinf(ladder().error_at(1.0))
+    learned = Ladder("learned", (2, 4, 8), (0.25, 0.07, 0.05))
+    assert learned.steps_for(0.07) == pytest.approx(4.0)
+    assert math.isinf(learned.steps_for(0.04))
 
 
 def test_errors_are_those_against_the_exact_flow():
@@ -202,3 +206,8 @@ def test_the_committed_run_is_of_today_s_benchmarks():
     assert about["quick"] is True
     assert all(row.holds for row in found)
     assert {change.verdict for change in compare(found, found)} == {"same"}
+
+
+@pytest.mark.parametrize("script", sorted(path.stem for path in BENCHMARKS.glob("*.py")))
+def test_every_script_still_finds_what_it_imports(script):
+    assert Path(importlib.import_module(script).__file__).parent == BENCHMARKS
