@@ -68,7 +68,7 @@ def look_around(model: Any, windows: Windows) -> None:
     """
     centre = windows.centre()
     with torch.no_grad(), without_history():
-        for module in model.modules():
+        for module in model.modules() if isinstance(model, torch.nn.Module) else ():
             if isinstance(module, AtomicNetwork):
                 module.neighbours(centre)
         if model.kind == "corrected":

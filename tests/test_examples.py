@@ -76,6 +76,11 @@ def test_the_usual_step_of_verlet(recipe):
     assert 2.0 * math.pi / (3600.0 * recipe.PER_CM_PER_FS) == pytest.approx(9.27, abs=0.01)  # fs
 
 
+def test_the_fastest_line_is_where_the_energy_ends(recipe):
+    series = {"per_cm": [0.0, 10.0, 20.0, 30.0], "reference_density": [50.0, 48.0, 1.5, 0.5]}
+    assert recipe.fastest_per_cm(series, 40.0) == 20.0 and recipe.fastest_per_cm({}, 40.0) == 40.0
+
+
 def test_the_matched_step_allows_for_the_error_of_the_data(recipe):
     about = importlib.import_module("ethanol_so3lr").RECIPE  # 4 fs, from a base step of 0.25 fs
     dt, dt0, c = 0.5, 0.25, 0.04

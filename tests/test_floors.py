@@ -31,6 +31,7 @@ FLOORS = {
     "dataset": 3,
     "gdml": 3,
     "losses": 3,
+    "clock": 3,
     "optimiser": 3,
     "hamilton_jacobi": 3,
     "settings": 3,
