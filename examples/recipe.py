@@ -237,7 +237,7 @@ class Repeated(torch.nn.Module):
 
 
 def fastest_per_cm(series: dict[str, Any], harmonic: float) -> float:
-    """The wavenumber below which a part `BELOW` of the kinetic energy lies; if the run is too short, the harmonic one."""
+    """The wavenumber below which a part `BELOW` of the kinetic energy lies; of a run too short, the harmonic one."""
     if "per_cm" not in series:
         return harmonic
     parts = itertools.accumulate(series["reference_density"])
