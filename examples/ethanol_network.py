@@ -46,7 +46,7 @@ RECIPE = Recipe(
     thermostat_ps=0.3,
     decorrelate_ps=0.06,
     train={"updates": 1200, "channels": 16, "learning_rate": 0.015, "batch_atoms": 288},
-    ps=10.0,
+    ps=30.0,
     reference_ps=2.0,
 )
 
