@@ -116,5 +116,6 @@ def centre(spectra: list[InfraredSpectrum], low: float, high: float) -> tuple[fl
 
 if __name__ == "__main__":
     folder, hurried = main(RECIPE)
-    row = {"committee": against_base(folder, hurried), **infrared(folder, hurried)}
-    write_json(folder / "infrared.json", row)
+    if not (folder / "infrared.json").exists():
+        row = {"committee": against_base(folder, hurried), **infrared(folder, hurried)}
+        write_json(folder / "infrared.json", row)
