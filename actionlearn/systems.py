@@ -271,6 +271,11 @@ def _from_factory(name: str, atoms: ase.Atoms) -> Potential:
         sys.path.append(str(Path.cwd()))  # where an installed command does not look by itself
     try:
         factory = getattr(importlib.import_module(module_name), factory_name)
+    except ModuleNotFoundError as error:
+        if f"{module_name}.".startswith(f"{error.name}."):
+            raise InvalidInput(f"cannot find the potential {name!r}: {error}; write module:factory") from error
+        what = f"the potential {name!r} needs the package {error.name}, which is not installed here: install it"
+        raise InvalidInput(what) from error
     except (ImportError, AttributeError, ValueError) as error:
         raise InvalidInput(f"cannot find the potential {name!r}: {error}; write module:factory") from error
     if not callable(factory):

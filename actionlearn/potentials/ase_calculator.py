@@ -129,8 +129,10 @@ class ASEPotential:
         except NotImplementedError as error:
             raise UnsupportedSystem(f"{self.name} cannot do this for {_describe(atoms, system)}: {error}") from error
         except Exception as error:
+            elements = ", ".join(sorted(set(atoms.get_chemical_symbols())))
+            advice = "" if self.calculations > 1 else f" (its first: check that its files and options fit {elements})"
             raise CalculatorFailed(
-                f"{self.name} failed on {_describe(atoms, system)} in calculation {self.calculations}: "
+                f"{self.name} failed on {_describe(atoms, system)} in calculation {self.calculations}{advice}: "
                 f"{type(error).__name__}: {error}"
             ) from error
         if not np.isfinite(answer).all():
