@@ -3,8 +3,12 @@
 from typing import Any
 
 from ase.build import bulk
-from chgnet.model.dynamics import CHGNetCalculator
 from recipe import Recipe, main
+
+try:
+    from chgnet.model.dynamics import CHGNetCalculator
+except ImportError as error:
+    raise ImportError("this recipe needs CHGNet: pip install --constraint constraints.txt '.[chgnet]'") from error
 
 
 class Forces(CHGNetCalculator):
@@ -29,11 +33,11 @@ RECIPE = Recipe(
     base_step_fs=2.5,
     record_every=2,
     temperatures_K=(300.0, 450.0),
-    stretches=4,
+    stretches=8,
     frames=61,
     thermostat_ps=0.3,
-    train={"updates": 1200, "cutoff": 5.0, "learning_rate": 0.02, "batch_atoms": 256},
-    ps=8.0,
+    train={"updates": 2400, "layers": 2, "cutoff": 5.0, "learning_rate": 0.02, "batch_atoms": 256},
+    ps=15.0,
     reference_ps=2.0,
     quick_atoms=lambda: bulk("Si", "diamond", a=5.46, cubic=True),
 )
