@@ -5,9 +5,14 @@ import dataclasses
 from ethanol_gfn2 import RECIPE as MOMENTS
 from recipe import main
 
-SIZES = {"channels": 32, "layers": 3, "updates": 2500, "batch_atoms": 288}
-
-RECIPE = dataclasses.replace(MOMENTS, name="ethanol-schnet", train={"network": "schnet", **SIZES}, reference_ps=2.0)
+RECIPE = dataclasses.replace(
+    MOMENTS,
+    name="ethanol-schnet",
+    stretches=72,
+    frames=21,
+    train={"network": "schnet", "channels": 32, "layers": 3, "updates": 2000, "batch_atoms": 288},
+    reference_ps=2.0,
+)
 
 if __name__ == "__main__":
     main(RECIPE)
