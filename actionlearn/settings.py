@@ -18,7 +18,8 @@ class Settings:
     | field            | meaning                                                                                  |
     |------------------|------------------------------------------------------------------------------------------|
     | `learning_rate`  | its largest value: a linear rise over `warm_up` of the budget, a cosine to 1 % at the end |
-    | `force_matching` | part of the budget, at the start, spent on matching head 0 to the recorded forces        |
+    | `force_matching` | part of the budget, at the start, spent on matching head 0 to the recorded forces;       |
+    |                  | none where weights are taken over, which that would undo                                 |
     | `action`         | weight of the action's value as a label beside its derivatives, 0 for none               |
     | `averaging`      | updates over which the weights are averaged for use                                      |
     | `clip`           | largest norm of the gradient                                                             |

@@ -86,6 +86,7 @@ class Trainer:
         torch.manual_seed(self.settings.seed)
         self.average = blueprint.build(base)  # float64, averaged weights
         calibration = training.windows(training.even(16)).frames
+        self._started = start is not None  # then matching forces would undo what is there
         if start is None:
             for network in networks_of(self.average):
                 network.calibrate(calibration)
@@ -295,7 +296,8 @@ class Trainer:
         self.average.potential.fit_constants(states, energies)
 
     def _matching_forces(self) -> bool:
-        return self.blueprint.kind in ("discrete", "processed") and self.done < self.settings.force_matching
+        heads = self.blueprint.kind in ("discrete", "processed") and not self._started
+        return heads and self.done < self.settings.force_matching
 
     @property
     def _shared_potential(self) -> Potential:

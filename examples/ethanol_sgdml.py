@@ -56,7 +56,7 @@ RECIPE = Recipe(
     frames=61,
     thermostat_ps=0.3,
     decorrelate_ps=0.06,
-    train={"start": START, "updates": 400, "learning_rate": 0.003, "batch_atoms": 288},
+    train={"start": START, "updates": 1200, "learning_rate": 0.002, "batch_atoms": 288},
 )
 
 if __name__ == "__main__":

@@ -188,6 +188,12 @@ def test_training_starts_from_another_map(data):
     first.run()
     second = Trainer(blueprint("discrete", 2), *data[:2], Settings(), start=first.average)
     assert step_errors(second.average, data[2]).momentum == step_errors(first.average, data[2]).momentum
+    before = step_errors(first.average, data[2]).momentum
+    settings = Settings(minutes=None, updates=20, batch_atoms=32, learning_rate=1e-3, force_matching=0.9)
+    second = Trainer(blueprint("discrete", 2), *data[:2], settings, start=first.average)
+    for _ in range(20):
+        second.update()
+    assert step_errors(second.average, data[2]).momentum < 1.1 * before  # matching forces would undo what is there
     with pytest.raises(InvalidInput, match="cannot start from .*made otherwise"):
         Trainer(blueprint("discrete", 3), *data[:2], Settings(), start=first.average)
 

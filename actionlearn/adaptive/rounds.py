@@ -309,8 +309,8 @@ class Adaptive:
 
 
 def warm(settings: Settings) -> Settings:
-    """Settings for weights that are good already: nothing is undone by matching forces or by long strides."""
-    return dataclasses.replace(settings, force_matching=0.0, learning_rate=WARM * settings.learning_rate)
+    """Settings for weights that are good already: nothing is undone by long strides."""
+    return dataclasses.replace(settings, learning_rate=WARM * settings.learning_rate)
 
 
 def calls_of(found: ReferenceSet) -> int:
