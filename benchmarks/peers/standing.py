@@ -16,7 +16,7 @@ FOLDER = Path(__file__).parents[1]
 sys.path.append(str(FOLDER))  # benchmarks
 from ledger import Row, read_rows  # noqa: E402
 
-KEPT = [FOLDER / "results" / name for name in ("flashmd.json", "flashmd-700K.json")]
+KEPT = sorted((FOLDER / "results").glob("flashmd*.json"), key=lambda file: len(file.name))
 HEADS = (
     "",
     "weights",
@@ -32,42 +32,55 @@ HEADS = (
     "Cu, Au, K",
 )
 STEP_FS = 24.0
+NONE = "–"
 
 
 def standing(rows: list[Row]) -> str:
-    """One line for each that ran, in the order of the race."""
+    """One line for each that ran, in the order of the race, then for what only a pass was timed of."""
     cases: dict[str, dict[str, Row]] = defaultdict(dict)
     for row in rows:
         cases[row.case][row.quantity] = row
-    ran = {name: found for name, found in cases.items() if "length of the run" in found}
-    longest = max(found["length of the run"].value for found in ran.values())
-    lines = [HEADS, ["---"] * len(HEADS), *(_line(name, found, longest) for name, found in ran.items())]
+    longest = max(row.value for row in rows if row.quantity == "length of the run")
+    lines = [HEADS, ["---"] * len(HEADS)]
+    for name, found in cases.items():
+        if "length of the run" in found:
+            lines.append([name, *_ran(found, longest)])
+        elif "CPU time of a pass" in found:
+            lines.append([name, *_timed(found)])
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def _line(name: str, found: dict[str, Row], longest: float) -> list[str]:
+def _ran(found: dict[str, Row], longest: float) -> list[str]:
     value = {quantity: row.value for quantity, row in found.items()}
-    ms, length, drift = value["CPU time of a step"], value["length of the run"], found["drift"]
+    ms, length, learned = value["CPU time of a step"], value["length of the run"], value["weights"] > 0
     T = [found.get(f"temperature of {species}") for species in ("Cu", "Au")]
     return [
-        name,
-        f"{value['weights']:,.0f}" if value["weights"] else "–",
-        f"{value['CPU time of training']:.0f}" if value["weights"] else "–",
-        f"{value['error of dq']:.2f}, {value['error of dp']:.2f}",
-        f"{value['gradients a step']:.1f}",
+        f"{value['weights']:,.0f}" if learned else NONE,
+        f"{value['CPU time of training']:.0f}" if learned else NONE,
+        f"{value['error of dq']:.2g}, {value['error of dp']:.2g}",
+        f"{value['gradients a step']:.1f}" if value["gradients a step"] else NONE,
         f"{ms:.1f}",
         f"{value['CPU time of a step over that of the discrete map']:.1f}",
         f"{ms / STEP_FS:.2f}",
         f"{value['symplectic defect']:.0e}",
         f"{value['reversal error']:.0e}",
-        "–" if math.isnan(drift.value) else f"{drift.value:+.3f} ± {drift.error:.3f}" + _short(length, longest),
-        # averages of a short run tell nothing
-        ", ".join(f"{t.value:.0f} ± {t.error:.0f}" for t in T if t) if length > 0.5 * longest else "–",
+        _uncertain(found["drift"]) + (f" ({length:.1f} ps)" if length < longest else ""),
+        # averages over a short run tell nothing
+        ", ".join(f"{t.value:.0f} ± {t.error:.0f}" for t in T if t) if length > 0.5 * longest else NONE,
     ]
 
 
-def _short(length: float, longest: float) -> str:
-    return f" ({length:.1f} ps)" if length < longest else ""
+def _timed(found: dict[str, Row]) -> list[str]:
+    weights, seconds = found["weights"].value, found["CPU time of a pass"].value
+    return [f"{1e-6 * weights:.1f} M", *[NONE] * 3, f"{1e3 * seconds:.0f} a pass", *[NONE] * 6]
+
+
+def _uncertain(row: Row) -> str:
+    """To the digits that the error leaves, five at most."""
+    if math.isnan(row.value):
+        return NONE
+    places = min(5, max(0, math.ceil(-math.log10(row.error)))) if row.error > 1e-5 else 0
+    return f"{row.value:+.{places}f} ± {row.error:.{places}f}" if places else f"{row.value:.0f}"
 
 
 if __name__ == "__main__":
