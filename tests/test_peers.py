@@ -129,3 +129,19 @@ def test_one_step_tells_a_map_from_free_flight(peers, data):
     assert ours.about["dq"] < 1.0 and ours.about["dp"] < 1.0
     assert flight.about["dp"] == pytest.approx(100.0)
     assert ours.about["defect"] < 1e-5 and ours.about["reversal"] < 1e-9
+
+
+def test_kept_races_are_whole_and_the_page_has_their_tables(peers):
+    import standing
+
+    page = (ROOT / "benchmarks" / "peers" / "README.md").read_text()
+    assert standing.KEPT
+    for file in standing.KEPT:
+        rows, about = standing.read_rows(file)
+        assert not about["quick"] and {"flashmd", "metatrain"} <= set(about["versions"])
+        assert standing.standing(rows) in page, "python benchmarks/peers/standing.py prints the table"
+        values = {(row.case, row.quantity): row.value for row in rows}
+        assert all(row.holds for row in rows) and values["discrete, 2 stages", "gradients a step"] < 2.1
+        assert values["FlashMD symplectic, tuned", "weights"] <= values["discrete, 2 stages", "weights"]
+        cost = values["FlashMD symplectic, tuned", "CPU time of a step over that of the discrete map"]
+        assert cost > 10.0
