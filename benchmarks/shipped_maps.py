@@ -44,7 +44,7 @@ def main():
         defect = estimate_symplectic_defect(model, state, directions=2)
         found[path.stem] = model, errors, defect, reversal_error(model, state, n=5)
         calls[path.stem] = moving(Contender(path.stem, model), state)
-    turns = Turns(calls, 5 if quick else 20)
+    turns = Turns(calls, 15 if quick else 40)
     print("map                         gradients/ps   dq, %   dp, %    defect   back, Å  ms/ps (CPU)")
     for name, (model, errors, defect, back) in found.items():
         per_ps = 1000.0 / model.step_fs
