@@ -134,7 +134,7 @@ def learners() -> str:
     }
     head = ["", *quantities, "drift, meV/atom/ps"]
     lines = []
-    for case in found.cases("updates"):
+    for case in found.cases("symplectic defect"):
         cells = [
             found.text(case, quantity).removesuffix(" per ps").removesuffix(" Å") for quantity in quantities.values()
         ]

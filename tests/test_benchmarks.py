@@ -21,6 +21,7 @@ from ledger import Ledger, Row, compare, environment, expected, read_rows, write
 from peers.flow_maps import Repaired, consistency_loss, trained  # noqa: E402
 from run import BASELINE  # noqa: E402
 from run import BENCHMARKS as SCRIPTS  # noqa: E402
+from tables import PAGE, filled  # noqa: E402
 from yardstick import Contender, Ladder, Spans  # noqa: E402
 
 
@@ -206,6 +207,12 @@ def test_the_committed_run_is_of_today_s_benchmarks():
     assert about["quick"] is True
     assert all(row.holds for row in found)
     assert {change.verdict for change in compare(found, found)} == {"same"}
+
+
+def test_the_page_shows_what_was_measured():
+    page = PAGE.read_text()
+    assert filled(page) == page, "python benchmarks/tables.py --write"
+    assert filled(page.replace(" % |", " |")) == page  # a figure that is not what was measured does not stay
 
 
 @pytest.mark.parametrize("script", sorted(path.stem for path in BENCHMARKS.glob("*.py")))
