@@ -59,7 +59,7 @@ class Results:
 
 def short(value: float) -> str:
     """Two digits that count, without an exponent where none is needed."""
-    if not 1e-3 <= abs(value) < 1e4:
+    if not 5e-5 <= abs(value) < 1e4:
         return f"{value:.0e}" if value else "0"
     return f"{value:.{max(0, 1 - math.floor(math.log10(abs(value))))}f}"
 

@@ -13,6 +13,7 @@ LIMITS = {
     "cuau-discrete-24fs.pt": (0.003, 0.006),
     "cuau-discrete-48fs.pt": (0.004, 0.006),
     "cuau-corrected-24fs.pt": (0.0006, 0.001),
+    "cuau-potential.pt": (0.01, 0.01),  # of Verlet with 8 fs
     "ethanol-gfn2-discrete-4fs.pt": (0.004, 0.005),
     "water-corrected-2fs.pt": (0.0013, 0.0035),
     "water-corrected-4fs.pt": (0.008, 0.006),
