@@ -16,7 +16,7 @@ from test_reference import cluster
 
 from actionlearn import cli
 from actionlearn.errors import InvalidInput, UnsupportedSystem
-from actionlearn.maps import DiscreteAction
+from actionlearn.maps import CorrectedVerlet, DiscreteAction
 from actionlearn.units import FEMTOSECOND
 from actionlearn.validation import Limits, held_out, judge, measure, roll_out, validate
 from actionlearn.validation.verdict import use_at
@@ -71,6 +71,27 @@ def test_a_soft_map_and_one_without_structure_are_not(tmp_path):
     reasons = " ".join(broken.verdict.reasons)
     assert "not symplectic" in reasons and "not reversible" in reasons and "the run failed after" in reasons
     assert broken.verdict.text == "not good enough for any use"
+
+
+class Rounded(Spring):
+    """Forces that were computed in single precision."""
+
+    def forces(self, state):
+        single = state.positions.detach().to(torch.float32).to(torch.float64)
+        return super().forces(state.moved(single, state.momenta)).detach()
+
+
+def test_a_map_that_corrects_rounded_forces_is_held_to_what_verlet_has_on_them():
+    base, state, one_step = Rounded(BASE.k), STRETCHES[0].state(0), {"momentum": 0.0}
+    found = measure.structure_of(CorrectedVerlet(base, step_fs=STEP_FS, stages=2), state, base)
+    assert found["symplectic_defect"] > 1e-8  # of the differences, not of the map
+    assert judge(one_step, found, [row(300.0)]).good
+    assert not judge(one_step, found | {"symplectic_defect_of_verlet": 0.0}, [row(300.0)]).good
+    broken = Euler()
+    broken.kind, broken.stages = "corrected", 2
+    reasons = judge(one_step, measure.structure_of(broken, state, base), [row(300.0)]).reasons
+    assert any("not symplectic" in reason for reason in reasons)
+    assert "symplectic_defect_of_verlet" not in measure.structure_of(exact_discrete(THETA), state, base)
 
 
 class Fragile(Spring):

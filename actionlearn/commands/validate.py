@@ -81,12 +81,14 @@ def run(args: argparse.Namespace) -> None:
 def table(found: Validation, about: dict[str, Any]) -> str:
     """What was measured, then the verdict."""
     step, structure = found.one_step, found.structure
+    verlet = structure.get("symplectic_defect_of_verlet")
+    same = "" if verlet is None else f" (Verlet on the same forces: {verlet:.1e})"
     lines = [
         f"{about['kind']}, s = {about['stages']}, h = {about['step_fs']:g} fs",
         f"error of one step: dq {_percent(step, 'position')}, dp {_percent(step, 'momentum')}"
         f"   ({step['windows']} windows of {step['stretches']} held-out stretches)",
-        f"symplectic defect {structure['symplectic_defect']:.1e}, reversal {structure['reversal_error_A']:.1e} Å, "
-        f"momentum drift {structure['momentum_drift']:.1e}",
+        f"symplectic defect {structure['symplectic_defect']:.1e}{same}, "
+        f"reversal {structure['reversal_error_A']:.1e} Å, momentum drift {structure['momentum_drift']:.1e}",
         "",
         f"{'K':>6} {'':9}{'ps':>6} {'drift meV/atom/ps':>20} {'fluct. meV':>10}  {'temperatures K':30} {'p':>7} "
         f"{'g(r) off':>9} {'spectrum off':>12} {'mean cm⁻¹':>14} {'ms/step':>8}",
