@@ -79,8 +79,10 @@ def _uncertain(row: Row) -> str:
     """To the digits that the error leaves, five at most."""
     if math.isnan(row.value):
         return NONE
-    places = min(5, max(0, math.ceil(-math.log10(row.error)))) if row.error > 1e-5 else 0
-    return f"{row.value:+.{places}f} ± {row.error:.{places}f}" if places else f"{row.value:.0f}"
+    if row.error < 1e-12:  # nothing is left of a drift where momenta are scaled
+        return "0"
+    places = min(5, max(1, math.ceil(-math.log10(row.error))))
+    return f"{row.value:+.{places}f} ± {row.error:.{places}f}"
 
 
 if __name__ == "__main__":
