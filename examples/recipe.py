@@ -41,7 +41,7 @@ from actionlearn.dataset import Dataset
 from actionlearn.files import write_json
 from actionlearn.losses import step_errors
 from actionlearn.potentials import ASEPotential
-from actionlearn.reference.stretch import write_stretch
+from actionlearn.reference.stretch import Stretch, write_stretch
 from actionlearn.validation import held_out
 
 PER_CM_PER_FS = 1e-15 * 2.0 * math.pi * 2.99792458e10
@@ -52,6 +52,8 @@ STEPS = 4
 """Long steps that are timed together: the last kick of one is the first of the next."""
 
 KEPT = Path(__file__).parent / "kept"
+KEPT_PLACES = 6000
+"""Atoms times frames of a stretch that is kept: some 200 kB."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,7 +131,14 @@ def keep(recipe: Recipe, output: Path, row: dict[str, Any]) -> None:
     write_json(KEPT / f"{recipe.name}.json", row)
     (KEPT / f"{recipe.name}.pt").write_bytes((output / "model.pt").read_bytes())
     unseen = held_out(list(al.ReferenceSet.open(output / "reference")), checkpoint.read(output / "model.pt")["report"])
-    write_stretch(KEPT / f"{recipe.name}.npz", unseen[-1], single=True)
+    write_stretch(KEPT / f"{recipe.name}.npz", start_of(unseen[-1]), single=True)
+
+
+def start_of(stretch: Stretch) -> Stretch:
+    """As many of its first frames as are kept."""
+    n = KEPT_PLACES // stretch.system.n_atoms
+    frames = {name: values[:n] for name, values in vars(stretch.frames).items()}
+    return dataclasses.replace(stretch, steps=stretch.steps[:n], frames=type(stretch.frames)(**frames))
 
 
 def run(recipe: Recipe, output: Path, processes: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Flexible TIP3P water on OpenMM, with its Ewald sums: corrected steps of 3 fs. See water_openmm.md."""
+"""Flexible TIP3P water on OpenMM, with its Ewald sums: corrected steps of 2 fs. See water_openmm.md."""
 
 import ase
 from recipe import Recipe, main
@@ -55,7 +55,7 @@ RECIPE = Recipe(
     atoms=relaxed,
     potential="water_openmm:tip3p",
     kind="corrected",
-    step_fs=3.0,
+    step_fs=2.0,
     stages=2,
     base_step_fs=0.25,
     record_every=4,
@@ -65,7 +65,7 @@ RECIPE = Recipe(
     thermostat_ps=1.5,
     decorrelate_ps=0.2,
     train={"updates": 600, "cutoff": 3.2, "batch_atoms": 192},
-    ps=10.0,
+    ps=12.0,
     reference_ps=2.0,
 )
 
