@@ -179,7 +179,7 @@ def costs(field: Field) -> Turns:
         calls[name] = moving(Contender(name, field.scheme(name, step)), state)
     for contender in field.maps:
         calls[contender.name] = moving(dataclasses.replace(contender, substeps=1), field.starts[0])
-    return Turns(calls, 24 if field.quick else 60, lead_in=3)
+    return Turns(calls, 60, lead_in=3)
 
 
 def contestants(field: Field) -> list[tuple[str, Contender]]:
