@@ -22,7 +22,7 @@ from ledger import Ledger, Row, compare, environment, expected, read_rows, write
 from peers.flow_maps import Repaired, consistency_loss, trained  # noqa: E402
 from run import BASELINE  # noqa: E402
 from run import BENCHMARKS as SCRIPTS  # noqa: E402
-from tables import PAGE, filled  # noqa: E402
+from tables import PAGE, TABLES, filled  # noqa: E402
 from yardstick import Contender, Ladder, Spans  # noqa: E402
 
 
@@ -212,6 +212,7 @@ def test_the_committed_run_is_of_today_s_benchmarks():
 
 def test_the_page_shows_what_was_measured():
     page = PAGE.read_text()
+    assert all(f"<!-- {name} -->\n| " in page for name in TABLES)
     assert filled(page) == page, "python benchmarks/tables.py --write"
     spoiled = re.sub(r"\*\*\d\S*\*\*", "**0**", page)
     assert page != spoiled
