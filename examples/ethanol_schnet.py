@@ -10,7 +10,7 @@ RECIPE = dataclasses.replace(
     name="ethanol-schnet",
     stretches=72,
     frames=21,
-    train={"network": "schnet", "channels": 32, "layers": 3, "updates": 2000, "batch_atoms": 288},
+    train={"network": "schnet", "channels": 32, "layers": 3, "updates": 1600, "batch_atoms": 288},
     reference_ps=2.0,
 )
 

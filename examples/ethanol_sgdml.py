@@ -7,9 +7,6 @@ from recipe import Recipe, main
 import actionlearn as al
 from actionlearn import systems
 
-START = "data/models/ethanol-gfn2-discrete-4fs.pt"
-"""A map of the potential that the kernel model imitates: not far to go from there."""
-
 
 def trained(output: Path, quick: bool) -> str:
     """Sample GFN2-xTB at 500 K, recover the symmetries, choose σ on other geometries; the name of the model's file."""
@@ -47,8 +44,8 @@ RECIPE = Recipe(
     name="ethanol-sgdml",
     atoms=lambda: systems.structure("ethanol"),
     potential=trained,
-    step_fs=4.0,
-    stages=4,
+    step_fs=2.0,
+    stages=2,
     base_step_fs=0.25,
     record_every=4,
     temperatures_K=(300.0, 500.0),
@@ -56,7 +53,8 @@ RECIPE = Recipe(
     frames=61,
     thermostat_ps=0.3,
     decorrelate_ps=0.06,
-    train={"start": START, "updates": 1200, "learning_rate": 0.002, "batch_atoms": 288},
+    train={"updates": 1600, "channels": 16, "learning_rate": 0.015, "batch_atoms": 288},
+    ps=30.0,
 )
 
 if __name__ == "__main__":
