@@ -8,9 +8,7 @@ from recipe import main
 RECIPE = dataclasses.replace(
     MOMENTS,
     name="ethanol-schnet",
-    stretches=72,
-    frames=21,
-    train={"network": "schnet", "channels": 32, "layers": 3, "updates": 1600, "batch_atoms": 288},
+    train={"network": "schnet", "channels": 32, "layers": 3, "updates": 2500, "batch_atoms": 288},
     reference_ps=2.0,
 )
 
