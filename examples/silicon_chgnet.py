@@ -36,7 +36,7 @@ RECIPE = Recipe(
     stretches=8,
     frames=61,
     thermostat_ps=0.3,
-    train={"updates": 2400, "layers": 2, "cutoff": 5.0, "learning_rate": 0.02, "batch_atoms": 256},
+    train={"updates": 2400, "cutoff": 5.0, "learning_rate": 0.02, "batch_atoms": 256},
     ps=15.0,
     reference_ps=2.0,
     quick_atoms=lambda: bulk("Si", "diamond", a=5.46, cubic=True),
