@@ -54,7 +54,8 @@ RECIPE = Recipe(
     thermostat_ps=0.3,
     decorrelate_ps=0.06,
     train={"updates": 1600, "channels": 16, "learning_rate": 0.015, "batch_atoms": 288},
-    ps=30.0,
+    ps=12.0,
+    reference_ps=12.0,
 )
 
 if __name__ == "__main__":
