@@ -15,8 +15,10 @@ from test_cli import launch
 from test_reference import cluster
 
 from actionlearn import cli
+from actionlearn.analysis import Trajectory
 from actionlearn.errors import InvalidInput, UnsupportedSystem
 from actionlearn.maps import CorrectedVerlet, DiscreteAction
+from actionlearn.state import PhaseState
 from actionlearn.units import FEMTOSECOND
 from actionlearn.validation import Limits, held_out, judge, measure, roll_out, validate
 from actionlearn.validation.verdict import use_at
@@ -292,3 +294,26 @@ def test_the_command_wants_a_model_and_data(trained, tmp_path, capsys):
         words = ["validate", str(trained / model), str(trained / data), "--output", str(tmp_path / "out")]
         assert cli.main(words) == 1
         assert message in capsys.readouterr().err
+
+
+def test_a_mode_that_keeps_its_energy_for_long_is_no_error_of_the_map():
+    rng = np.random.default_rng(0)
+    system = PhaseState(np.zeros((2, 3)), np.zeros((2, 3)), [12.0, 16.0], numbers=[6, 8])
+
+    def run(amplitudes, frames=400, length=2.4):
+        """A bond that swings through each amplitude in turn, without passing energy on."""
+        size = np.repeat(amplitudes, frames) * (1.0 + 0.02 * rng.normal(size=frames * len(amplitudes)))
+        turns = 2.0 * np.pi * np.arange(len(size)) / 17.3
+        q, p = np.zeros((2, len(size), 2, 3))
+        q[:, 1, 0], p[:, 1, 0] = length + size * np.cos(turns), -size * np.sin(turns)
+        return Trajectory(q, p, 2.0, system)
+
+    reference, far = run([0.15]), run([0.15], length=2.9)
+    for whole, other, off in (
+        (run([0.05]), reference, True),  # one piece knows nothing of the others
+        (run([0.1, 0.14, 0.18, 0.15]), reference, False),
+        (run([0.1, 0.14, 0.18, 0.15]), far, True),
+    ):
+        found = {"reference": {}}
+        measure._compare(whole, other, found, {})
+        assert (found["radial_excess"] > 0.02) == off

@@ -70,7 +70,7 @@ def welch(
     if resolution_per_cm is None:
         length = 2 * len(x) // (blocks + 1)
     else:
-        length = int(np.ceil(SPREAD[window] * per_frame / resolution_per_cm))
+        length = int(np.ceil(SPREAD[window] * per_frame / resolution_per_cm - 1e-9))
     if length < 8 or length > len(x):
         wish = "this many blocks" if resolution_per_cm is None else f"a resolution of {resolution_per_cm:g} cm⁻¹"
         raise InvalidInput(f"{len(x)} frames are too few for {wish}: segments would have {length} frames")

@@ -31,6 +31,8 @@ from actionlearn.validation.verdict import Limits, Verdict, judge
 FORMAT = "actionlearn validation 1"
 SETTLE_PS = 1.0
 """Thermostat on the base potential that brings a held-out frame to a temperature that was not sampled."""
+PIECES = 3
+"""So many times as long as the reference a run tells how much runs of that length scatter."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,8 +192,7 @@ def at_temperature(
         "reference_energies": _list(reference.per_atom_meV),
     }
     if run.failure is None and reference.failure is None:
-        together = slice(0, len(reference.trajectory))
-        _compare(run.trajectory.part(together), reference.trajectory, found, series)
+        _compare(run.trajectory, reference.trajectory, found, series)
     return {**found, "series": series}
 
 
@@ -230,14 +231,27 @@ def _of_run(run: RollOut) -> dict[str, Any]:
     }
 
 
-def _compare(run: Trajectory, reference: Trajectory, found: dict[str, Any], series: dict[str, Any]) -> None:
-    """Radial distributions and velocity spectra of two runs."""
+def _compare(whole: Trajectory, reference: Trajectory, found: dict[str, Any], series: dict[str, Any]) -> None:
+    """Radial distributions and velocity spectra of two runs.
+
+    A molecule by itself passes its energy between modes slowly, and blocks of a short run know nothing of that. Of a
+    run three times as long as the reference, the scatter of pieces as long as the reference is the error of one such.
+    """
+    length = len(reference)
+    pieces = [whole.part(slice(k * length, (k + 1) * length)) for k in range(len(whole) // length)]
+    run = whole if len(pieces) >= PIECES else pieces[0]
     g, g0 = radial_distribution(run), radial_distribution(reference)
-    pairs = {pair: _difference(g.values[pair], g.errors[pair], g0.values[pair], g0.errors[pair]) for pair in g0.values}
+    each = [radial_distribution(piece) for piece in pieces]
+    pairs = {}
+    for pair, values in g.values.items():
+        errors = _scattered(g.errors[pair], g0.errors[pair], [other.values[pair] for other in each])
+        pairs[pair] = _difference(values, errors[0], g0.values[pair], errors[1])
     found["radial"] = {pair: dict(zip(("area", "noise"), parts[:2], strict=True)) for pair, parts in pairs.items()}
     found["radial_excess"] = max(parts[2] for parts in pairs.values())
-    D, D0 = velocity_spectrum(run), velocity_spectrum(reference)
-    area, noise, found["spectrum_excess"] = _difference(D.density, D.errors, D0.density, D0.errors)
+    resolution = velocity_spectrum(reference).resolution_per_cm
+    D, D0, *densities = (velocity_spectrum(part, resolution_per_cm=resolution) for part in (run, reference, *pieces))
+    errors = _scattered(D.errors, D0.errors, [other.density for other in densities])
+    area, noise, found["spectrum_excess"] = _difference(D.density, errors[0], D0.density, errors[1])
     found["spectrum"] = {"area": area, "noise": noise, "nyquist_per_cm": D.nyquist_per_cm, "at_limit": D0.at_limit}
     (mean, error), (mean0, error0) = _mean_frequency(run), _mean_frequency(reference)
     found["spectrum"] |= {"mean_per_cm": mean, "mean_error": error}
@@ -245,7 +259,15 @@ def _compare(run: Trajectory, reference: Trajectory, found: dict[str, Any], seri
     series |= {"r": _list(g.r), "per_cm": _list(D.per_cm)}
     series |= {"g": {k: _list(v) for k, v in g.values.items()}, "g_errors": {k: _list(v) for k, v in g.errors.items()}}
     series |= {"reference_g": {k: _list(v) for k, v in g0.values.items()}}
-    series |= {"density": _list(D.density), "density_errors": _list(D.errors), "reference_density": _list(D0.density)}
+    series |= {"density": _list(D.density), "density_errors": _list(errors[0]), "reference_density": _list(D0.density)}
+
+
+def _scattered(run: np.ndarray, reference: np.ndarray, pieces: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Standard errors of the run and of the reference, no smaller than what pieces as long as the reference say."""
+    if len(pieces) < PIECES:
+        return run, reference
+    scatter = np.std(pieces, axis=0, ddof=1)
+    return np.maximum(run, scatter / math.sqrt(len(pieces))), np.maximum(reference, scatter)
 
 
 def _difference(
