@@ -322,6 +322,10 @@ def table(rows: list[dict[str, Any]]) -> str:
         "temperatures, K": _temperatures,
         "verdict": lambda r: r["verdict"],
     }
+    return _markdown(columns, rows)
+
+
+def _markdown(columns: dict[str, Callable[[dict[str, Any]], str]], rows: list[dict[str, Any]]) -> str:
     lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
     return "\n".join(lines + ["| " + " | ".join(show(row) for show in columns.values()) + " |" for row in rows])
 
@@ -344,5 +348,25 @@ def _temperatures(row: dict[str, Any]) -> str:
     return ", ".join(f"{symbol} {T:.0f} ± {error:.0f}" for symbol, T, error in pairs)
 
 
+def summary(rows: list[dict[str, Any]]) -> str:
+    """The same in short, the largest speed-up first."""
+    columns = {
+        "recipe": lambda r: r["name"],
+        "atoms": lambda r: f"{r['atoms']}",
+        "long step, fs": lambda r: f"{r['step_fs']:g}",
+        "usual": lambda r: f"**{r['speed_up']:.2g}**",
+        "equal spectra": lambda r: f"{r['speed_up_alike']:.2g}",
+        "equal steps": lambda r: f"{r['speed_up_matched']:.2g}",
+        "Δp": lambda r: f"{100 * r['momentum_error']:.2g} %",
+        "verdict": lambda r: r["verdict"].split(" (")[0],
+    }
+    return _markdown(columns, sorted(rows, key=lambda r: -r["speed_up"]))
+
+
+def kept() -> list[dict[str, Any]]:
+    """The rows that come with this project."""
+    return [json.loads(path.read_text()) for path in sorted(KEPT.glob("*.json"))]
+
+
 if __name__ == "__main__":
-    print(table([json.loads(path.read_text()) for path in sorted(KEPT.glob("*.json"))]))
+    print(table(kept()), summary(kept()), sep="\n\n")
