@@ -1,4 +1,4 @@
-"""Alanine dipeptide on GFN2-xTB, tight binding: long steps of 4 fs. See dipeptide_gfn2.md."""
+"""Alanine dipeptide on GFN2-xTB, tight binding: long steps of 2 fs. See dipeptide_gfn2.md."""
 
 from recipe import Recipe, main
 
@@ -8,8 +8,8 @@ RECIPE = Recipe(
     name="dipeptide-gfn2",
     atoms=lambda: systems.structure("dipeptide"),
     potential="gfn2-xtb",
-    step_fs=4.0,
-    stages=4,
+    step_fs=2.0,
+    stages=2,
     base_step_fs=0.25,
     record_every=4,
     temperatures_K=(300.0, 450.0),
@@ -17,7 +17,7 @@ RECIPE = Recipe(
     frames=241,
     thermostat_ps=0.3,
     decorrelate_ps=0.06,
-    train={"updates": 4000, "layers": 2, "channels": 24, "learning_rate": 0.015, "batch_atoms": 264},
+    train={"updates": 3000, "layers": 2, "channels": 24, "learning_rate": 0.015, "batch_atoms": 264},
 )
 
 if __name__ == "__main__":

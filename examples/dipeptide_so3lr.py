@@ -1,4 +1,4 @@
-"""Alanine dipeptide on SO3LR, a neural force field of biomolecules: long steps of 4 fs. See dipeptide_so3lr.md."""
+"""Alanine dipeptide on SO3LR, a neural force field of biomolecules: long steps of 2 fs. See dipeptide_so3lr.md."""
 
 from recipe import Recipe, main
 
@@ -8,8 +8,8 @@ RECIPE = Recipe(
     name="dipeptide-so3lr",
     atoms=lambda: systems.structure("dipeptide"),
     potential="so3lr",
-    step_fs=4.0,
-    stages=4,
+    step_fs=2.0,
+    stages=2,
     base_step_fs=0.25,
     record_every=4,
     temperatures_K=(300.0, 450.0),
@@ -17,7 +17,8 @@ RECIPE = Recipe(
     frames=161,
     thermostat_ps=0.3,
     decorrelate_ps=0.06,
-    train={"updates": 4000, "layers": 2, "channels": 24, "learning_rate": 0.015, "batch_atoms": 264},
+    reference_ps=3.0,
+    train={"updates": 3000, "layers": 2, "channels": 24, "learning_rate": 0.015, "batch_atoms": 264},
 )
 
 if __name__ == "__main__":

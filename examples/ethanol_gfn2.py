@@ -1,4 +1,4 @@
-"""Ethanol on GFN2-xTB, tight binding: long steps of 4 fs. See ethanol_gfn2.md."""
+"""Ethanol on GFN2-xTB, tight binding: long steps of 2 fs. See ethanol_gfn2.md."""
 
 from recipe import Recipe, main
 
@@ -8,8 +8,8 @@ RECIPE = Recipe(
     name="ethanol-gfn2",
     atoms=lambda: systems.structure("ethanol"),
     potential="gfn2-xtb",
-    step_fs=4.0,
-    stages=4,
+    step_fs=2.0,
+    stages=2,
     base_step_fs=0.25,
     record_every=4,
     temperatures_K=(300.0, 500.0),

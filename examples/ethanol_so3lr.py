@@ -1,4 +1,4 @@
-"""Ethanol on SO3LR, a neural force field of organic molecules: long steps of 4 fs. See ethanol_so3lr.md."""
+"""Ethanol on SO3LR, a neural force field of organic molecules: long steps of 2 fs. See ethanol_so3lr.md."""
 
 from recipe import Recipe, main
 
@@ -8,8 +8,8 @@ RECIPE = Recipe(
     name="ethanol-so3lr",
     atoms=lambda: systems.structure("ethanol"),
     potential="so3lr",
-    step_fs=4.0,
-    stages=4,
+    step_fs=2.0,
+    stages=2,
     base_step_fs=0.25,
     record_every=4,
     temperatures_K=(300.0, 500.0),
@@ -17,6 +17,7 @@ RECIPE = Recipe(
     frames=61,
     thermostat_ps=0.3,
     decorrelate_ps=0.06,
+    reference_ps=3.0,
     train={"updates": 2000, "layers": 2, "channels": 16, "learning_rate": 0.015, "batch_atoms": 288},
 )
 

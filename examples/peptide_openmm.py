@@ -1,4 +1,4 @@
-"""Alanine dipeptide on the amber14 force field of OpenMM, in vacuum: long steps of 4 fs. See peptide_openmm.md."""
+"""Alanine dipeptide on the amber14 force field of OpenMM, in vacuum: long steps of 2 fs. See peptide_openmm.md."""
 
 from pathlib import Path
 
@@ -27,8 +27,8 @@ RECIPE = Recipe(
     name="peptide-openmm",
     atoms=lambda: amber14().make_atoms(PDB.positions),
     potential="peptide_openmm:amber14",
-    step_fs=4.0,
-    stages=4,
+    step_fs=2.0,
+    stages=2,
     base_step_fs=0.25,
     record_every=4,
     temperatures_K=(300.0, 450.0),

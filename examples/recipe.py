@@ -275,8 +275,8 @@ def base_calls(recipe: Recipe) -> int:
     return round(len(recipe.temperatures_K) * steps)
 
 
-def costs_ms(base: Any, model: Any, state: al.PhaseState, rounds: int = 9) -> tuple[float, float]:
-    """A force call and a long step, taken in turns so that a busy machine slows both: medians, ms.
+def costs_ms(base: Any, model: Any, state: al.PhaseState, rounds: int = 15) -> tuple[float, float]:
+    """CPU time of a force call and of a long step, taken in turns so that a busy machine slows both: medians, ms.
 
     Steps follow each other as in a run. A calculator is called as ASE would, without what this package adds.
     """
@@ -287,13 +287,13 @@ def costs_ms(base: Any, model: Any, state: al.PhaseState, rounds: int = 9) -> tu
             shift = 1e-3 * torch.randn(state.positions.shape, generator=generator, dtype=state.positions.dtype)
             atoms.positions = (state.positions + shift).numpy()
             moved = state.moved(state.positions + shift, state.momenta)
-            begun = time.perf_counter()
+            begun = time.process_time()
             with torch.enable_grad():  # calculators may differentiate a network of their own
                 base.calculator.get_forces(atoms) if isinstance(base, ASEPotential) else base.forces(moved)
-            between = time.perf_counter()
+            between = time.process_time()
             now = model.step(now, STEPS)
             calls.append(1e3 * (between - begun))
-            steps.append(1e3 * (time.perf_counter() - between) / STEPS)
+            steps.append(1e3 * (time.process_time() - between) / STEPS)
     return statistics.median(calls[1:]), statistics.median(steps[1:])
 
 
