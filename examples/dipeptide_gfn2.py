@@ -17,6 +17,7 @@ RECIPE = Recipe(
     frames=241,
     thermostat_ps=0.3,
     decorrelate_ps=0.06,
+    ps=40.0,
     train={"updates": 3000, "layers": 2, "channels": 24, "learning_rate": 0.015, "batch_atoms": 264},
 )
 
