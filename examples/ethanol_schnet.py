@@ -1,4 +1,4 @@
-"""Ethanol on GFN2-xTB with a continuous-filter network: long steps of 4 fs by SchNet. See ethanol_schnet.md."""
+"""Ethanol on GFN2-xTB with a continuous-filter network: long steps of 2 fs by SchNet. See ethanol_schnet.md."""
 
 import dataclasses
 
