@@ -14,6 +14,7 @@ from actionlearn import (
     units,
 )
 from actionlearn.checkpoint import load, save
+from actionlearn.clock import clock_error
 from actionlearn.dataset import Dataset
 from actionlearn.dynamics import simulate
 from actionlearn.maps import (
@@ -83,6 +84,7 @@ __all__ = [
     "analysis",
     "angular_momentum_drift",
     "as_step",
+    "clock_error",
     "correction",
     "dipoles",
     "dynamics",
