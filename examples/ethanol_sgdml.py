@@ -53,9 +53,9 @@ RECIPE = Recipe(
     frames=61,
     thermostat_ps=0.3,
     decorrelate_ps=0.06,
-    train={"updates": 1600, "channels": 16, "learning_rate": 0.015, "batch_atoms": 288},
-    ps=12.0,
-    reference_ps=12.0,
+    train={"updates": 2000, "layers": 2, "channels": 16, "learning_rate": 0.015, "batch_atoms": 288},
+    ps=120.0,
+    reference_ps=40.0,
 )
 
 if __name__ == "__main__":
