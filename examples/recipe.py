@@ -331,8 +331,12 @@ def _markdown(columns: dict[str, Callable[[dict[str, Any]], str]], rows: list[di
 
 
 def _three(*values: float) -> str:
-    first, *others = (f"{value:.2g}" for value in values)
+    first, *others = map(_two_digits, values)
     return ", ".join([f"**{first}**", *others])
+
+
+def _two_digits(value: float) -> str:
+    return f"{float(f'{value:.2g}'):g}"
 
 
 def _drift(row: dict[str, Any]) -> str:
@@ -354,9 +358,9 @@ def summary(rows: list[dict[str, Any]]) -> str:
         "recipe": lambda r: r["name"],
         "atoms": lambda r: f"{r['atoms']}",
         "long step, fs": lambda r: f"{r['step_fs']:g}",
-        "usual": lambda r: f"**{r['speed_up']:.2g}**",
-        "equal spectra": lambda r: f"{r['speed_up_alike']:.2g}",
-        "equal steps": lambda r: f"{r['speed_up_matched']:.2g}",
+        "usual": lambda r: f"**{_two_digits(r['speed_up'])}**",
+        "equal spectra": lambda r: _two_digits(r["speed_up_alike"]),
+        "equal steps": lambda r: _two_digits(r["speed_up_matched"]),
         "Δp": lambda r: f"{100 * r['momentum_error']:.2g} %",
         "verdict": lambda r: r["verdict"].split(" (")[0],
     }
