@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from recipe import Recipe, Repeated, command, main
+from ethanol_gfn2 import RECIPE as TIGHT_BINDING
+from recipe import Repeated, command, main
 
 import actionlearn as al
 from actionlearn import dipoles, systems
@@ -32,19 +33,12 @@ def committee(output: Path, quick: bool) -> str:
     return str(net)
 
 
-RECIPE = Recipe(
+RECIPE = dataclasses.replace(
+    TIGHT_BINDING,
     name="ethanol-network",
-    atoms=lambda: systems.structure("ethanol"),
     potential=committee,
     step_fs=4.0,
     stages=4,
-    base_step_fs=0.25,
-    record_every=4,
-    temperatures_K=(300.0, 500.0),
-    stretches=24,
-    frames=61,
-    thermostat_ps=0.3,
-    decorrelate_ps=0.06,
     train={"updates": 1200, "channels": 16, "learning_rate": 0.015, "batch_atoms": 288},
     ps=30.0,
     reference_ps=2.0,

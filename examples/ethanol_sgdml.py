@@ -1,11 +1,12 @@
 """Ethanol on sGDML: a kernel model of 200 tight-binding geometries as base potential. See ethanol_sgdml.md."""
 
+import dataclasses
 from pathlib import Path
 
-from recipe import Recipe, main
+from ethanol_gfn2 import RECIPE as TIGHT_BINDING
+from recipe import main
 
 import actionlearn as al
-from actionlearn import systems
 
 
 def trained(output: Path, quick: bool) -> str:
@@ -40,23 +41,7 @@ def trained(output: Path, quick: bool) -> str:
     return str(path)
 
 
-RECIPE = Recipe(
-    name="ethanol-sgdml",
-    atoms=lambda: systems.structure("ethanol"),
-    potential=trained,
-    step_fs=2.0,
-    stages=2,
-    base_step_fs=0.25,
-    record_every=4,
-    temperatures_K=(300.0, 500.0),
-    stretches=24,
-    frames=61,
-    thermostat_ps=0.3,
-    decorrelate_ps=0.06,
-    train={"updates": 2000, "layers": 2, "channels": 16, "learning_rate": 0.015, "batch_atoms": 288},
-    ps=120.0,
-    reference_ps=40.0,
-)
+RECIPE = dataclasses.replace(TIGHT_BINDING, name="ethanol-sgdml", potential=trained, ps=120.0, reference_ps=40.0)
 
 if __name__ == "__main__":
     main(RECIPE)

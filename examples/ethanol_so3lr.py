@@ -1,25 +1,11 @@
 """Ethanol on SO3LR, a neural force field of organic molecules: long steps of 2 fs. See ethanol_so3lr.md."""
 
-from recipe import Recipe, main
+import dataclasses
 
-from actionlearn import systems
+from ethanol_gfn2 import RECIPE as TIGHT_BINDING
+from recipe import main
 
-RECIPE = Recipe(
-    name="ethanol-so3lr",
-    atoms=lambda: systems.structure("ethanol"),
-    potential="so3lr",
-    step_fs=2.0,
-    stages=2,
-    base_step_fs=0.25,
-    record_every=4,
-    temperatures_K=(300.0, 500.0),
-    stretches=24,
-    frames=61,
-    thermostat_ps=0.3,
-    decorrelate_ps=0.06,
-    reference_ps=3.0,
-    train={"updates": 2000, "layers": 2, "channels": 16, "learning_rate": 0.015, "batch_atoms": 288},
-)
+RECIPE = dataclasses.replace(TIGHT_BINDING, name="ethanol-so3lr", potential="so3lr", reference_ps=3.0)
 
 if __name__ == "__main__":
     main(RECIPE)

@@ -53,19 +53,17 @@ def prepare(args: argparse.Namespace, ranks: Ranks) -> None:
     if len(args.data) > 1 or Path(args.data[0]).is_dir():
         return
     structure, folder = args.data[0], Path(args.adaptive) / "start"
-    pace = {"step_fs": args.step_fs / 12, "record_every": 4}
+    pace = {"step_fs": args.step_fs / 12, "record_every": 4, "frames": 31, "equilibrate_ps": 1.0}
     if args.kind == "potential":  # whose steps are those of the base, and which needs no motion: frames farther apart
-        pace = {"step_fs": args.step_fs, "record_every": 8}
+        pace = {"step_fs": args.step_fs, "record_every": 8, "frames": 8, "equilibrate_ps": 0.3}
     sample(
         structure,
         args.base or systems.default_potential(structure),
         folder,
         temperatures_K=[min(args.temperature)],
         **pace,
-        frames=31 if args.kind != "potential" else 8,
         stretches=4,
         chains=1,
-        equilibrate_ps=1.0 if args.kind != "potential" else 0.3,
         seed=args.seed,
         progress=True,
     )

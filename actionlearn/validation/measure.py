@@ -237,19 +237,18 @@ def _compare(whole: Trajectory, reference: Trajectory, found: dict[str, Any], se
     A molecule by itself passes its energy between modes slowly, and blocks of a short run know nothing of that. Of a
     run three times as long as the reference, the scatter of pieces as long as the reference is the error of one such.
     """
-    length = len(reference)
-    pieces = [whole.part(slice(k * length, (k + 1) * length)) for k in range(len(whole) // length)]
-    run = whole if len(pieces) >= PIECES else pieces[0]
-    g, g0 = radial_distribution(run), radial_distribution(reference)
-    each = [radial_distribution(piece) for piece in pieces]
+    n = len(reference)
+    pieces = [whole.part(slice(k * n, (k + 1) * n)) for k in range(len(whole) // n)]
+    run, pieces = (whole, pieces) if len(pieces) >= PIECES else (pieces[0], [])
+    g, g0, *each = map(radial_distribution, (run, reference, *pieces))
     pairs = {}
     for pair, values in g.values.items():
         errors = _scattered(g.errors[pair], g0.errors[pair], [other.values[pair] for other in each])
         pairs[pair] = _difference(values, errors[0], g0.values[pair], errors[1])
     found["radial"] = {pair: dict(zip(("area", "noise"), parts[:2], strict=True)) for pair, parts in pairs.items()}
     found["radial_excess"] = max(parts[2] for parts in pairs.values())
-    resolution = velocity_spectrum(reference).resolution_per_cm
-    D, D0, *densities = (velocity_spectrum(part, resolution_per_cm=resolution) for part in (run, reference, *pieces))
+    D0 = velocity_spectrum(reference)
+    D, *densities = (velocity_spectrum(part, resolution_per_cm=D0.resolution_per_cm) for part in (run, *pieces))
     errors = _scattered(D.errors, D0.errors, [other.density for other in densities])
     area, noise, found["spectrum_excess"] = _difference(D.density, errors[0], D0.density, errors[1])
     found["spectrum"] = {"area": area, "noise": noise, "nyquist_per_cm": D.nyquist_per_cm, "at_limit": D0.at_limit}
@@ -264,7 +263,7 @@ def _compare(whole: Trajectory, reference: Trajectory, found: dict[str, Any], se
 
 def _scattered(run: np.ndarray, reference: np.ndarray, pieces: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Standard errors of the run and of the reference, no smaller than what pieces as long as the reference say."""
-    if len(pieces) < PIECES:
+    if not pieces:
         return run, reference
     scatter = np.std(pieces, axis=0, ddof=1)
     return np.maximum(run, scatter / math.sqrt(len(pieces))), np.maximum(reference, scatter)

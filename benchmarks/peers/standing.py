@@ -15,6 +15,7 @@ from pathlib import Path
 FOLDER = Path(__file__).parents[1]
 sys.path.append(str(FOLDER))  # benchmarks
 from ledger import Row, read_rows  # noqa: E402
+from tables import NONE, markdown  # noqa: E402
 
 KEPT = sorted((FOLDER / "results").glob("flashmd*.json"), key=lambda file: len(file.name))
 HEADS = (
@@ -32,7 +33,6 @@ HEADS = (
     "Cu, Au, K",
 )
 STEP_FS = 24.0
-NONE = "–"
 
 
 def standing(rows: list[Row]) -> str:
@@ -41,13 +41,13 @@ def standing(rows: list[Row]) -> str:
     for row in rows:
         cases[row.case][row.quantity] = row
     longest = max(row.value for row in rows if row.quantity == "length of the run")
-    lines = [HEADS, ["---"] * len(HEADS)]
+    lines = []
     for name, found in cases.items():
         if "length of the run" in found:
             lines.append([name, *_ran(found, longest)])
         elif "CPU time of a pass" in found:
             lines.append([name, *_timed(found)])
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return markdown(HEADS, lines)
 
 
 def _ran(found: dict[str, Row], longest: float) -> list[str]:
